@@ -1,0 +1,99 @@
+"""What the operator and a worker agree on, besides the spec: environment, exit codes, and attributes in the database.
+
+A worker knows nothing but its database, its study's name and its own identity. Everything else (the spec, so that a
+changed pruner or narrower bounds reach a running worker) it reads from the study's user attributes, which only the
+operator writes.
+"""
+
+from enum import IntEnum, StrEnum
+
+from pydantic import Field
+
+from tuning_api.schema import Schema
+
+
+class Env(StrEnum):
+    """Environment variables of a worker."""
+
+    DATABASE_URL = "TUNING_DATABASE_URL"
+    """SQLAlchemy URL; a secret."""
+    STUDY = "TUNING_STUDY"
+    """Name of the Optuna study: the resource's name."""
+    WORKER_ID = "TUNING_WORKER_ID"
+    """Identity that nothing else ever had: the pod's UID, or a process's start."""
+    WORKER_NAME = "TUNING_WORKER_NAME"
+    """Name that a person knows the worker by: the pod's."""
+    SCRATCH = "TUNING_SCRATCH"
+    """A writable folder; each trial gets a sub-folder, `${trial.dir}`."""
+    IDLE_SECONDS = "TUNING_IDLE_SECONDS"
+    """How long a worker waits for a trial before it exits and frees its GPU."""
+
+
+class ExitCode(IntEnum):
+    """How a worker ends; Kubernetes' podFailurePolicy reads these (KEP-3329). From BSD's sysexits where one fits."""
+
+    NOTHING_LEFT = 0
+    """No trial to claim: the GPU is free."""
+    INTERRUPTED = 75
+    """Asked to stop (drain, preemption, scale-down); the trial will be queued again. EX_TEMPFAIL."""
+    MISCONFIGURED = 78
+    """Cannot work, however often it is tried: no database URL, no such study. EX_CONFIG."""
+
+
+SPEC_ATTRIBUTE = "tuningstudy:spec"
+"""Study attribute: the spec, as camelCase document."""
+STATUS_ATTRIBUTE = "tuningstudy:status"
+"""Study attribute: the status as last computed, for the charts server, which cannot read the cluster."""
+CLOCK_ATTRIBUTE = "tuningstudy:clock"
+"""Study attribute: how long the study has run (`tuning_operator.model.Clock`)."""
+
+OWNER_ATTRIBUTE = "tuningstudy:owner"
+"""Trial attribute, written in the transaction that claims it: an :class:`Owner`."""
+FAILURE_ATTRIBUTE = "tuningstudy:failure"
+"""Trial attribute of a failed trial: a :class:`Failure`."""
+REQUEUED_ATTRIBUTE = "tuningstudy:requeued"
+"""Trial attribute, written before a lost trial is failed: it has a successor and does not count as ended."""
+RETRY_OF_ATTRIBUTE = "tuningstudy:retryOf"
+"""Trial attribute of a successor: number of the trial that it continues."""
+CANCELLED_ATTRIBUTE = "tuningstudy:cancelled"
+"""Trial attribute of a trial that was withdrawn before it ran, since the budget was lowered; does not count as ended."""
+EPOCHS_ATTRIBUTE = "tuningstudy:epochs"
+"""Trial attribute: epochs that were trained."""
+MAX_EPOCHS_ATTRIBUTE = "tuningstudy:maxEpochs"
+"""Trial attribute: epochs of the whole trial, had it not been pruned."""
+
+
+class Owner(Schema):
+    """Who runs a trial."""
+
+    id: str
+    name: str
+
+
+class FailureReason(StrEnum):
+    """Why a trial failed."""
+
+    ERROR = "Error"
+    """The user's code raised."""
+    INVALID_CONFIG = "InvalidConfig"
+    """The trial's configuration cannot be built: an unknown class or argument."""
+    MISSING_METRIC = "MissingMetric"
+    """The objective's metric was never logged."""
+    NOT_FINITE = "NotFinite"
+    """The objective is NaN or infinite; -inf would otherwise be the best of a minimise study."""
+    TIMED_OUT = "TimedOut"
+    """The trial took longer than trial.timeout."""
+    OUT_OF_MEMORY = "OutOfMemory"
+    """The trial's process was killed for its memory."""
+    CRASHED = "Crashed"
+    """The trial's process ended by a signal, such as a segmentation fault."""
+    WORKER_LOST = "WorkerLost"
+    """The worker went away, and the trial was retried as often as allowed."""
+
+
+class Failure(Schema):
+    """Why a trial failed, in words."""
+
+    reason: FailureReason
+    message: str = Field(description="One sentence with the cause")
+    details: str | None = Field(default=None, description="The traceback, cut to its last lines")

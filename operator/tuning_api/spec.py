@@ -1,0 +1,282 @@
+"""What a person asks for: the spec of a TuningStudy.
+
+The resource's words and rules are described in docs/user-guide.md. Whatever a schema or a CEL rule can refuse is
+refused there, at `kubectl apply`; the validators below say the same again for everyone who reads a manifest without an
+API server, and what neither can know becomes the condition InvalidSpec.
+"""
+
+import re
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import Any, Literal, Self
+
+from pydantic import ConfigDict, Field, model_validator
+
+from tuning_api.schema import IMMUTABLE, MAX_LIST_ITEMS, Document, Duration, Name, Schema, kubernetes, rule
+from tuning_api.search import Objective, Parameter, Pruner, PrunerType, Sampler
+
+GROUP = "tuningstudy.io"
+VERSION = "v1alpha1"
+KIND = "TuningStudy"
+PLURAL = "tuningstudies"
+
+PLACEHOLDER = re.compile(r"\$\{([^${}]+)\}")
+"""`${name}` in a trial's configuration."""
+BUILT_IN_PLACEHOLDERS = frozenset({"trial.number", "trial.dir", "study.name"})
+
+
+class DeletionPolicy(StrEnum):
+    """What becomes of the study's rows in Postgres when the resource is deleted."""
+
+    RETAIN = "Retain"
+    DELETE = "Delete"
+
+
+class StopWhen(Schema):
+    """Reasons to stop before the budget is spent."""
+
+    target: float | None = None
+    """Stop once the best value is at least as good as this."""
+    no_improvement_trials: int | None = Field(default=None, ge=1)
+    """Stop once this many trials in a row have ended without a better value."""
+
+
+class Code(Schema):
+    """A folder of user code, without an image build."""
+
+    config_map_name: Name
+    """A ConfigMap of the namespace whose files are put on PYTHONPATH."""
+
+
+class Checkpoints(Schema):
+    """Where checkpoints are kept."""
+
+    model_config = ConfigDict(
+        json_schema_extra=kubernetes(
+            rules=[
+                rule(
+                    "has(self.persistentVolumeClaim) != has(self.uri)",
+                    "checkpoints need either persistentVolumeClaim or uri",
+                )
+            ]
+        )
+    )
+
+    persistent_volume_claim: Name | None = None
+    """A claim of the namespace, mounted into every worker."""
+    uri: str | None = Field(default=None, min_length=1, max_length=1024)
+    """A place that fsspec can write to, such as s3://bucket/prefix."""
+    keep: int = Field(default=1, ge=0, le=1000)
+    """How many of the study's best trials keep their checkpoint."""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if (self.persistent_volume_claim is None) == (self.uri is None):
+            msg = "checkpoints need either persistentVolumeClaim or uri"
+            raise ValueError(msg)
+        return self
+
+
+_EXACTLY_ONE_TASK = "trial needs exactly one of lightning and objective"
+
+
+class Trial(Schema):
+    """What one trial runs, and in which kind of pod."""
+
+    model_config = ConfigDict(
+        json_schema_extra=kubernetes(
+            rules=[
+                rule("has(self.lightning) != has(self.objective)", _EXACTLY_ONE_TASK),
+                rule(
+                    "has(self.objective) == has(oldSelf.objective)"
+                    " && (!has(self.objective) || self.objective == oldSelf.objective)",
+                    "objective is immutable: trials of different code cannot be compared, create a new study",
+                    field_path=".objective",
+                ),
+            ]
+        )
+    )
+
+    lightning: Document | None = None
+    """A LightningCLI configuration (model, data, trainer, optimizer, lr_scheduler); `${name}` becomes the trial's typed
+    value. Also ${trial.number}, ${trial.dir} and ${study.name}."""
+    objective: str | None = Field(
+        default=None, max_length=253, pattern=r"^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*$"
+    )
+    """An Optuna objective as package.module:function."""
+    image: str | None = Field(default=None, min_length=1, max_length=1024)
+    """The image of the workers; default: the chart's trial image."""
+    code: Code | None = None
+    """User code to put on PYTHONPATH."""
+    isolation: Literal["fork", "process"] = "fork"
+    """fork: a trial starts in milliseconds with everything imported. process: a fresh interpreter for each trial, for code
+    that cannot be forked."""
+    gpus: int = Field(default=1, ge=0, le=64)
+    """GPUs of each worker; 0 trains on the CPU."""
+    gpu_resource: str = Field(default="nvidia.com/gpu", min_length=1, max_length=253)
+    """The extended resource that a GPU is: nvidia.com/gpu, nvidia.com/mig-1g.10gb, amd.com/gpu."""
+    timeout: Duration | None = None
+    """The wall clock of one trial; a trial that takes longer fails with reason TimedOut."""
+    checkpoints: Checkpoints | None = None
+    """Where trials save their state, so that they go on where they were interrupted."""
+    pod_template: Document | None = None
+    """A PodTemplateSpec that is merged under the workers' own; the container's name is `trial`."""
+
+    @model_validator(mode="after")
+    def _one_task(self) -> Self:
+        if (self.lightning is None) == (self.objective is None):
+            raise ValueError(_EXACTLY_ONE_TASK)
+        return self
+
+
+class Database(Schema):
+    """A database other than the operator's."""
+
+    secret_name: Name
+    """A Secret of the namespace with a `uri` key, or with host, port, dbname, username and password."""
+
+
+class WarmStart(Schema):
+    """An earlier study to learn from."""
+
+    name: Name
+    """A finished study of the same namespace."""
+
+
+def _immutable(field: str, why: str) -> dict[str, str]:
+    return rule(IMMUTABLE, f"{field} is immutable: {why}, create a new study")
+
+
+_UNCOMPARABLE = "trials with different objectives cannot be compared"
+_ONE_OBJECTIVE_TO_PRUNE = "pruning needs exactly one objective: remove the pruner, or set its type to none"
+_PARAMETER_KEEPS_ITS_KIND = rule(
+    "self.all(p, !oldSelf.exists(o, o.name == p.name && (o.type != p.type"
+    " || (has(o.log) && o.log) != (has(p.log) && p.log))))",
+    "type and log of a parameter are immutable: Optuna cannot compare the trials, create a new study",
+)
+_CONDITIONS_NAME_PARAMETERS = rule(
+    "self.all(p, !has(p.when) || self.exists(o, o.name == p.when.parameter && o.name != p.name))",
+    "when.parameter must name another parameter of the search space",
+)
+
+
+class StudySpec(Schema):
+    """The spec of a TuningStudy."""
+
+    model_config = ConfigDict(
+        json_schema_extra=kubernetes(
+            rules=[
+                rule(
+                    "size(self.objectives) == 1 || !has(self.pruner) || self.pruner.type == 'none'",
+                    _ONE_OBJECTIVE_TO_PRUNE,
+                    field_path=".pruner",
+                ),
+                rule(
+                    "has(self.database) == has(oldSelf.database)",
+                    "database is immutable: a study lives in one database, create a new study",
+                    field_path=".database",
+                ),
+                rule(
+                    "!has(self.trial.lightning) || (has(self.searchSpace) && size(self.searchSpace) > 0)",
+                    "searchSpace needs at least one parameter",
+                    field_path=".searchSpace",
+                ),
+            ]
+        )
+    )
+
+    objectives: list[Objective] = Field(
+        min_length=1, max_length=3, json_schema_extra=kubernetes(rules=[_immutable("objectives", _UNCOMPARABLE)])
+    )
+    """What the study optimises: one objective, or two or three for a Pareto front."""
+    search_space: list[Parameter] = Field(
+        default=[],
+        max_length=MAX_LIST_ITEMS,
+        json_schema_extra=kubernetes(
+            list_map_keys=["name"], rules=[_PARAMETER_KEEPS_ITS_KIND, _CONDITIONS_NAME_PARAMETERS]
+        ),
+    )
+    """The parameters and where to look for their best values. Bounds may be moved while the study runs."""
+    sampler: Sampler | None = None
+    """How the next parameters are chosen; default: tpe."""
+    pruner: Pruner | None = None
+    """Which trials are stopped early; default: median with one objective, none with several."""
+    max_trials: int = Field(ge=1, le=100_000)
+    """Trials that end (complete, pruned or failed) before the study is complete; never exceeded. Raise it to go on."""
+    timeout: Duration | None = None
+    """The wall clock of the study while it is not suspended."""
+    max_compute_seconds: int | None = Field(default=None, ge=1)
+    """Seconds of all workers together, across preemptions."""
+    max_failed_trials: int = Field(default=10, ge=1, le=100_000)
+    """The study fails once this many trials have failed, and says with which error. Raise it to go on."""
+    stop_when: StopWhen | None = None
+    """Reasons to stop early."""
+    parallelism: int = Field(default=1, ge=0, le=1000)
+    """Workers at the same time; also set by `kubectl scale`."""
+    suspend: bool = False
+    """Stop all workers and keep everything; false goes on."""
+    enqueue: list[Document] | None = Field(default=None, max_length=MAX_LIST_ITEMS)
+    """Known good points, tried first; parameters that are left out are sampled."""
+    warm_start: list[WarmStart] | None = Field(default=None, max_length=16)
+    """Finished studies of the namespace to learn from."""
+    deletion_policy: DeletionPolicy = DeletionPolicy.RETAIN
+    """Retain: the trials stay in the database and a study of the same name resumes them. Delete: they go with the study."""
+    trial: Trial
+    """What one trial runs."""
+    queue_name: Name | None = None
+    """A Kueue LocalQueue that admits the workers."""
+    database: Database | None = None
+    """A database of your own; default: the operator's, a schema and a role for each namespace."""
+
+    @model_validator(mode="after")
+    def _holds_together(self) -> Self:
+        if fault := next(_faults(self), None):
+            raise ValueError(fault)
+        return self
+
+    @property
+    def resolved_sampler(self) -> Sampler:
+        """The sampler, with the default where none is given."""
+        return self.sampler or Sampler()
+
+    @property
+    def resolved_pruner(self) -> Pruner:
+        """The pruner, with the default where none is given."""
+        if self.pruner is not None:
+            return self.pruner
+        return Pruner(type=PrunerType.MEDIAN if len(self.objectives) == 1 else PrunerType.NONE)
+
+
+def _faults(spec: StudySpec) -> Iterator[str]:
+    names = [parameter.name for parameter in spec.search_space]
+    if duplicates := sorted({name for name in names if names.count(name) > 1}):
+        yield f"searchSpace: two parameters are called {', '.join(duplicates)}"
+    if len(spec.objectives) > 1 and spec.pruner is not None and spec.pruner.type is not PrunerType.NONE:
+        yield _ONE_OBJECTIVE_TO_PRUNE
+    for parameter in spec.search_space:
+        if parameter.when and parameter.when.parameter not in set(names) - {parameter.name}:
+            yield f"parameter {parameter.name}: when.parameter names {parameter.when.parameter}, which is no other parameter"
+    if spec.trial.lightning is not None:
+        yield from _placeholder_faults(spec.trial.lightning, names=names, spec=spec)
+
+
+def _placeholder_faults(config: dict[str, Any], *, names: list[str], spec: StudySpec) -> Iterator[str]:
+    if not names:
+        yield "searchSpace needs at least one parameter"
+    used = placeholders(config)
+    if unknown := sorted(used - set(names) - BUILT_IN_PLACEHOLDERS):
+        yield f"trial.lightning uses ${{{unknown[0]}}}, and searchSpace has no such parameter (it has {', '.join(names)})"
+    in_conditions = {parameter.when.parameter for parameter in spec.search_space if parameter.when}
+    if unused := [name for name in names if name not in used | in_conditions]:
+        yield f"searchSpace has {unused[0]}, and nothing uses it: write ${{{unused[0]}}} in trial.lightning, or remove it"
+
+
+def placeholders(value: object) -> set[str]:
+    """The names of all `${name}` in a configuration."""
+    if isinstance(value, str):
+        return set(PLACEHOLDER.findall(value))
+    if isinstance(value, dict):
+        return {name for item in value.values() for name in placeholders(item)}
+    if isinstance(value, list):
+        return {name for item in value for name in placeholders(item)}
+    return set()
