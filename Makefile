@@ -1,0 +1,93 @@
+# The one door. Each target is one command that people, CI and the README share; `make help` lists them.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN := $(BIN)/python
+PACKAGES := -p tuning_api -p tuning_operator -p tuning_trial -p cluster
+STAMP := $(VENV)/.installed
+
+##@ Use it
+.PHONY: help cluster-demo
+help: ## List the targets
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-zA-Z0-9_-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+cluster-demo: $(STAMP) ## The main job: a cluster, the images, the chart, and the digits study from apply to charts
+	@$(RUN) -m cluster demo
+
+##@ Test it
+.PHONY: test check unit component chart e2e
+test: check ## All tests: static checks, unit, component, chart, and e2e where this machine can
+	@$(BIN)/pytest
+
+check: lint types imports manifests-check ## Static checks: style, types, import contracts, generated files
+
+unit: $(STAMP) ## Pure tests only: seconds
+	@$(BIN)/pytest tests/unit
+
+component: $(STAMP) ## Real Postgres and real API server, workers as local processes
+	@$(BIN)/pytest tests/component
+
+chart: $(STAMP) ## The Helm chart, rendered
+	@$(BIN)/pytest tests/chart
+
+e2e: $(STAMP) ## Real kubelet, real images, Helm (needs root, or TUNING_TEST_CONTEXT)
+	@$(BIN)/pytest tests/e2e
+
+##@ Change it
+.PHONY: install fmt lint types imports manifests manifests-check lock
+install: $(STAMP) ## Create .venv with everything, hash-pinned
+$(STAMP): requirements/dev.txt requirements/uv.txt pyproject.toml
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
+	@echo "installing the Python dependencies (torch is large; the first time takes minutes)"
+	@$(BIN)/uv pip sync --quiet --require-hashes requirements/dev.txt
+	@$(BIN)/uv pip install --quiet --no-deps -e .
+	@touch $@
+
+fmt: $(STAMP) ## Format the code
+	@$(BIN)/ruff format
+	@$(BIN)/ruff check --fix
+
+lint: $(STAMP) ## Style and common mistakes
+	@$(BIN)/ruff format --check --quiet || { echo "run 'make fmt'"; exit 1; }
+	@$(BIN)/ruff check --quiet
+
+types: $(STAMP) ## mypy, strict
+	@$(BIN)/mypy --no-error-summary $(PACKAGES)
+
+imports: $(STAMP) ## Which package may import which
+	@$(BIN)/lint-imports --no-logo > $(VENV)/imports.log 2>&1 || { cat $(VENV)/imports.log; exit 1; }
+
+manifests: $(STAMP) ## Generate the CRD and the rendered manifests
+	@$(RUN) manifests/render.py
+
+manifests-check: $(STAMP) ## Fail when the generated files are not those that are committed
+	@$(RUN) manifests/render.py --check
+
+lock: $(STAMP) ## Resolve the dependencies again
+	@set -e; compile="$(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes --no-header --python-version 3.11 pyproject.toml"; \
+	$$compile --extra operator --extra trial --group dev -o requirements/dev.txt; \
+	for side in operator trial; do $$compile -c requirements/dev.txt --extra $$side -o requirements/$$side.txt; done; \
+	grep -A1000 '^uv==' requirements/dev.txt | awk 'NR > 1 && !/^ / {exit} !/# via/ {print}' > requirements/uv.txt
+
+##@ Ship it
+.PHONY: images
+images: $(STAMP) ## Build both images with docker, podman or buildah (REGISTRY=... PUSH=1 for your own registry)
+	@$(RUN) -m cluster images $(if $(REGISTRY),--registry $(REGISTRY)) $(if $(PUSH),--push)
+
+##@ A Kubernetes on this machine, without Docker
+.PHONY: cluster-up cluster-down cluster-env cluster-status
+cluster-up: $(STAMP) ## Start it (root; the first time builds Kubernetes, about ten minutes)
+	@$(RUN) -m cluster up
+
+cluster-down: $(STAMP) ## Stop it and leave nothing behind
+	@$(RUN) -m cluster down
+
+cluster-env: $(STAMP) ## Print what makes a shell talk to it: eval "$$(make -s cluster-env)"
+	@$(RUN) -m cluster env
+
+cluster-status: $(STAMP) ## Say what runs
+	@$(RUN) -m cluster status

@@ -1,0 +1,129 @@
+"""The operator image's two commands: `run` watches and controls, `charts` serves pages."""
+
+import argparse
+import asyncio
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal
+
+import kopf
+from pydantic import ValidationError
+
+from tuning_api.spec import GROUP, KIND
+from tuning_operator import cluster, framework, handlers, probes
+from tuning_operator.charts.links import study_links
+from tuning_operator.controller import Controller, Pace
+from tuning_operator.database import Tenancy
+from tuning_operator.executors.kubernetes import KubernetesExecutor
+from tuning_operator.metrics import Metrics
+from tuning_operator.settings import ChartsSettings, OperatorSettings
+from tuning_operator.studies import PostgresStudies
+
+PASSES_AT_ONCE = 8
+MISCONFIGURED = 78
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse the command line and run."""
+    parser = argparse.ArgumentParser(prog="python -m tuning_operator", description=__doc__)
+    parser.add_argument(
+        "command", choices=["run", "charts"], help=f"run: control every {KIND}; charts: serve the pages"
+    )
+    command = parser.parse_args(arguments).command
+    try:
+        run() if command == "run" else serve_charts()
+    except ValidationError as error:
+        for item in error.errors(include_url=False, include_input=False):
+            name = "TUNING_" + "_".join(str(part) for part in item["loc"]).upper().removeprefix("TUNING_")
+            print(f"error: {name}: {item['msg']}", file=sys.stderr)  # noqa: T201 - logging is not set up yet
+        return MISCONFIGURED
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        return MISCONFIGURED
+    return 0
+
+
+def run() -> None:
+    """Run the operator until it is asked to stop."""
+    settings = OperatorSettings()
+    configure_logs(settings.log_format)
+    metrics = Metrics()
+    registry = kopf.OperatorRegistry()
+    pool = ThreadPoolExecutor(PASSES_AT_ONCE, thread_name_prefix="pass")
+    handlers.register(
+        registry,
+        controller=wire(settings, metrics),
+        metrics=metrics,
+        pool=pool,
+        resync_seconds=settings.resync_seconds,
+    )
+    kopf_settings = kopf.OperatorSettings()
+    framework.configure(kopf_settings)
+    _register_probes(registry, settings=settings, metrics=metrics)
+    kopf.run(
+        registry=registry,
+        settings=kopf_settings,
+        standalone=True,
+        clusterwide=not settings.namespaces,
+        namespaces=settings.namespaces,
+    )
+
+
+def wire(settings: OperatorSettings, metrics: Metrics) -> Controller:
+    """Put the controller together: the one place that knows which gateways are real."""
+    password = settings.charts_database_password
+    signing_key = settings.signing_key.get_secret_value()
+    tenancy = Tenancy(
+        settings.url, signing_key=signing_key, charts_password=password.get_secret_value() if password else None
+    )
+    executor = KubernetesExecutor(
+        cluster.connect(), tenancy=tenancy, worker_url=settings.worker_url, defaults=settings.worker_defaults
+    )
+    return Controller(
+        executor=executor,
+        studies=PostgresStudies(settings.url, tenancy),
+        links=lambda key: study_links(
+            external_url=settings.charts_url_external, key=signing_key, namespace=key.namespace, study=key.name
+        ),
+        metrics=metrics,
+        pace=Pace(settings.status_seconds),
+    )
+
+
+def _register_probes(registry: kopf.OperatorRegistry, *, settings: OperatorSettings, metrics: Metrics) -> None:
+    state = {"ready": False}
+    runners: list[Any] = []
+
+    @kopf.on.startup(registry=registry)
+    async def start(**_: Any) -> None:
+        app = probes.probe_app(metrics.registry, state)
+        runners.append(await probes.serve(app, settings.probe_port, settings.metrics_port))
+        state["ready"] = True
+
+    @kopf.on.cleanup(registry=registry)
+    async def stop(**_: Any) -> None:
+        state["ready"] = False
+        await asyncio.gather(*(runner.cleanup() for runner in runners))
+
+
+def configure_logs(log_format: Literal["json", "text"]) -> None:
+    """Let Kopf's formatter own the root handler: its records carry extras that break naive JSON formatters."""
+    chosen = kopf.LogFormat.JSON if log_format == "json" else kopf.LogFormat.FULL
+    kopf.configure(log_format=chosen, log_refkey=GROUP if log_format == "json" else None)
+
+
+def serve_charts() -> None:
+    """Serve the charts until asked to stop."""
+    from tuning_operator.charts.server import serve  # noqa: PLC0415 - plotly is not the operator's to import
+
+    settings = ChartsSettings()
+    configure_logs(settings.log_format)
+    serve(
+        database_url=settings.charts_url,
+        signing_key=settings.signing_key.get_secret_value(),
+        port=settings.charts_port,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,167 @@
+"""The cluster gateway: the official client behind the few calls that we make, documents in and documents out.
+
+Typed models would be built from JSON only to be taken apart again, and they refuse what a newer API server adds; so
+requests go through the client's own transport (authentication, TLS, proxies, pooling) and stay plain documents.
+"""
+
+import base64
+import json
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from kubernetes import config
+from kubernetes.client import ApiClient
+from kubernetes.client.exceptions import ApiException
+from urllib3.exceptions import HTTPError
+
+from tuning_api.spec import GROUP, PLURAL, VERSION
+from tuning_operator.errors import ClusterUnavailable, Conflict, Refused
+from tuning_operator.model import StudyKey
+
+REQUEST_SECONDS = 15
+USER_AGENT = "tuningstudy-operator"
+_JSON = "application/json"
+_TRY_AGAIN = {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.UNAUTHORIZED}
+
+Document = dict[str, Any]
+
+
+class Cluster:
+    """A connection to an API server; safe to share between threads.
+
+    Raises (all methods):
+        ClusterUnavailable: the API server does not answer, or asks us to wait.
+        Conflict: the object exists already, or changed in the meantime.
+        Refused: the API server refuses for good, with its own sentence.
+    """
+
+    def __init__(self, client: ApiClient) -> None:
+        self._client = client
+        self._client.user_agent = USER_AGENT
+
+    def study(self, key: StudyKey) -> Document | None:
+        """A TuningStudy, or None if it is gone."""
+        return self._get(_study_path(key))
+
+    def write_status(self, document: Document) -> None:
+        """Replace a TuningStudy's status; its resourceVersion makes sure that nothing newer is overwritten."""
+        metadata = document["metadata"]
+        key = StudyKey(metadata["namespace"], metadata["name"])
+        self._call("PUT", f"{_study_path(key)}/status", body=document)
+
+    def jobs(self, namespace: str, *, selector: str) -> list[Document]:
+        """Jobs of a namespace by label."""
+        return self._list(f"/apis/batch/v1/namespaces/{namespace}/jobs", labelSelector=selector)
+
+    def create_job(self, job: Document) -> None:
+        """Create a Job."""
+        self._call("POST", f"/apis/batch/v1/namespaces/{job['metadata']['namespace']}/jobs", body=job)
+
+    def delete_job(self, namespace: str, name: str) -> None:
+        """Delete a Job and its pods, which get their grace period; one that is gone already is fine."""
+        options = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"}
+        self._call("DELETE", f"/apis/batch/v1/namespaces/{namespace}/jobs/{name}", body=options, missing_ok=True)
+
+    def pods(self, namespace: str, *, selector: str) -> list[Document]:
+        """Pods of a namespace by label."""
+        return self._list(f"/api/v1/namespaces/{namespace}/pods", labelSelector=selector)
+
+    def events(self, namespace: str, *, kind: str, name: str) -> list[Document]:
+        """Events about an object."""
+        fields = f"involvedObject.kind={kind},involvedObject.name={name}"
+        return self._list(f"/api/v1/namespaces/{namespace}/events", fieldSelector=fields)
+
+    def create_event(self, event: Document) -> None:
+        """Record an event."""
+        self._call("POST", f"/api/v1/namespaces/{event['metadata']['namespace']}/events", body=event)
+
+    def ensure_secret(self, secret: Document) -> None:
+        """Create a Secret, or make an existing one hold the same; `secret` gives its values in `stringData`."""
+        metadata = secret["metadata"]
+        collection = f"/api/v1/namespaces/{metadata['namespace']}/secrets"
+        path = f"{collection}/{metadata['name']}"
+        stored = self._get(path)
+        if stored is None:
+            self._call("POST", collection, body=secret)
+        elif _differs(secret["stringData"], stored.get("data", {})):
+            self._call("PUT", path, body=secret)
+
+    def ping(self) -> None:
+        """Ask the API server for a sign of life."""
+        self._call("GET", "/version")
+
+    def _get(self, path: str) -> Document | None:
+        return self._call("GET", path, missing_ok=True)
+
+    def _list(self, path: str, **query: str) -> list[Document]:
+        answer = self._call("GET", path, query=query) or {}
+        items: list[Document] = answer.get("items", [])
+        return items
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Document | None = None,
+        query: Mapping[str, str] | None = None,
+        missing_ok: bool = False,
+    ) -> Document | None:
+        request = self._client.param_serialize(
+            method,
+            path,
+            query_params=list((query or {}).items()),
+            header_params={"Accept": _JSON, "Content-Type": _JSON},
+            body=body,
+            auth_settings=["BearerToken"],
+        )
+        try:
+            response = self._client.call_api(*request, _request_timeout=REQUEST_SECONDS)
+            payload = response.read()
+        except ApiException as error:  # the transport's own: no answer at all, or TLS
+            raise ClusterUnavailable(f"the API server does not answer: {error.reason}") from error
+        except HTTPError as error:
+            raise ClusterUnavailable(f"the API server does not answer: {error}") from error
+        if response.status < HTTPStatus.BAD_REQUEST:
+            document: Document = json.loads(payload)
+            return document
+        if response.status == HTTPStatus.NOT_FOUND and missing_ok:
+            return None
+        raise _error(response.status, _message(payload))
+
+
+def connect(context: str | None = None) -> Cluster:
+    """Connect as a service account inside a cluster, else by the kubeconfig."""
+    client = ApiClient()
+    if context is None:
+        try:
+            config.load_incluster_config(client_configuration=client.configuration)
+        except config.ConfigException:
+            config.load_kube_config(client_configuration=client.configuration)
+    else:
+        config.load_kube_config(context=context, client_configuration=client.configuration)
+    return Cluster(ApiClient(client.configuration))
+
+
+def _study_path(key: StudyKey) -> str:
+    return f"/apis/{GROUP}/{VERSION}/namespaces/{key.namespace}/{PLURAL}/{key.name}"
+
+
+def _differs(wanted: Document, stored: Document) -> bool:
+    return {name: base64.b64encode(value.encode()).decode() for name, value in wanted.items()} != stored
+
+
+def _message(payload: bytes) -> str:
+    try:
+        return str(json.loads(payload).get("message", ""))
+    except (ValueError, AttributeError):
+        return payload[:300].decode(errors="replace")
+
+
+def _error(status: int, message: str) -> ClusterUnavailable | Conflict | Refused:
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in _TRY_AGAIN:
+        return ClusterUnavailable(f"the API server answers {status}: {message}")
+    if status == HTTPStatus.CONFLICT:
+        return Conflict(message)
+    return Refused(message)

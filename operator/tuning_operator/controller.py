@@ -1,0 +1,166 @@
+"""One pass over one study: observe, decide, act, report.
+
+The pass is level-triggered: it reads everything anew, so nothing is lost with an event, a crash or a restart. It runs in
+one thread; whoever calls it takes care that no two passes of the same study overlap (`handlers.SingleFlight`).
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from tuning_api.spec import DeletionPolicy
+from tuning_api.status import Charts, ConditionStatus, ConditionType, Reason, StudyStatus
+from tuning_operator import decide
+from tuning_operator.decide import report, validity
+from tuning_operator.errors import Conflict, DatabaseUnavailable, Refused
+from tuning_operator.executor import Executor
+from tuning_operator.metrics import Metrics
+from tuning_operator.model import Plan, Snapshot, Study, StudyKey, Trouble
+from tuning_operator.studies import Studies
+
+logger = logging.getLogger(__name__)
+
+LinkMaker = Callable[[StudyKey], Charts | None]
+
+_WARNINGS = frozenset(
+    {
+        Reason.INVALID_SPEC,
+        Reason.DATABASE_UNAVAILABLE,
+        Reason.POD_UNSCHEDULABLE,
+        Reason.IMAGE_PULL,
+        Reason.QUOTA_EXCEEDED,
+        Reason.WORKERS_FAILING,
+        Reason.TRIALS_FAILING,
+        Reason.TOO_MANY_FAILED_TRIALS,
+    }
+)
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How often counts may be written to the status, in seconds; what a person waits for is written at once."""
+
+    status_seconds: float = 15
+
+
+class Controller:
+    """Brings studies from what is to what is asked for, a step at a time."""
+
+    def __init__(
+        self, *, executor: Executor, studies: Studies, links: LinkMaker, metrics: Metrics, pace: Pace | None = None
+    ) -> None:
+        self._executor = executor
+        self._studies = studies
+        self._links = links
+        self._metrics = metrics
+        self._pace = pace or Pace()
+        self._written: dict[str, float] = {}
+
+    def reconcile(self, key: StudyKey) -> None:
+        """Make one pass over a study.
+
+        Raises:
+            TuningError: the cluster is unavailable; the next pass tries again.
+        """
+        study = self._executor.study(key)
+        if study is None:
+            self._metrics.forget(key)
+            return
+        with self._metrics.timed_pass():
+            try:
+                self._pass(study)
+            except DatabaseUnavailable as error:
+                message = (
+                    f"the database is unavailable: {error}; running trials go on, and the study recovers by itself"
+                )
+                self._report_fault(study, Trouble(Reason.DATABASE_UNAVAILABLE, message))
+            except Conflict:
+                logger.debug("the study changed during the pass", extra={"study": str(key)})
+
+    def release(self, key: StudyKey, policy: DeletionPolicy) -> None:
+        """Let go of a study that is being deleted; its Jobs go with it, by their owner references.
+
+        Raises:
+            DatabaseUnavailable: the rows cannot be deleted now.
+        """
+        if policy is DeletionPolicy.DELETE:
+            self._studies.delete(key)
+        self._metrics.forget(key)
+
+    def _pass(self, study: Study) -> None:
+        spec = study.spec
+        if spec is None:
+            self._report_fault(study, Trouble(Reason.INVALID_SPEC, study.fault or "the spec cannot be read"))
+            return
+        record = self._studies.read(study.key)
+        if fault := validity.fault(spec, record.stored_spec if record and record.trials else None):
+            self._report_fault(study, Trouble(Reason.INVALID_SPEC, fault))
+            return
+        if record is None or record.stored_spec != spec.to_document():
+            self._studies.open(study.key, spec)
+            record = self._studies.read(study.key)
+        if record is None:
+            raise DatabaseUnavailable(f"study {study.key.name} vanished while it was being opened")
+        snapshot = Snapshot(
+            now=datetime.now(UTC), study=study, spec=spec, record=record, workers=self._executor.workers(study)
+        )
+        plan = decide.plan(snapshot)
+        refusal = self._act(snapshot, plan)
+        status = report.status(snapshot, plan, charts=self._links(study.key), refusal=refusal)
+        self._metrics.observe(study.key, snapshot, status)
+        self._write(study, status)
+
+    def _act(self, snapshot: Snapshot, plan: Plan) -> Trouble | None:
+        """Carry out a plan: rows first, so that a worker that starts finds something to claim."""
+        study = snapshot.study
+        if plan.clock != snapshot.record.clock:
+            self._studies.save(study.key, clock=plan.clock)
+        self._studies.carry_out(study.key, plan.trials)
+        for name in plan.workers.stop:
+            self._executor.stop_worker(study, name)
+        if not plan.workers.start:
+            return None
+        try:
+            self._executor.prepare(study)
+            for index in plan.workers.start:
+                self._executor.start_worker(study, index)
+        except Refused as error:
+            reason = Reason.QUOTA_EXCEEDED if "exceeded quota" in str(error) else Reason.WORKERS_FAILING
+            return Trouble(reason, f"a worker cannot be created: {error}")
+        return None
+
+    def _report_fault(self, study: Study, trouble: Trouble) -> None:
+        self._write(study, report.status_of_fault(study, trouble, now=datetime.now(UTC)))
+
+    def _write(self, study: Study, status: StudyStatus) -> None:
+        """Write the status once, if it is worth a write; then tell of transitions."""
+        old = study.status
+        if not report.differs(status, old):
+            return
+        since_last_write = time.monotonic() - self._written.get(study.uid, float("-inf"))
+        if not report.is_urgent(status, old) and since_last_write < self._pace.status_seconds:
+            return
+        self._executor.write_status(study, status)
+        self._written[study.uid] = time.monotonic()
+        self._keep_for_charts(study, status)
+        self._tell(study, status)
+
+    def _keep_for_charts(self, study: Study, status: StudyStatus) -> None:
+        """The charts server reads only the database; it may miss a status, it may not stop one."""
+        try:
+            self._studies.save(study.key, status=status)
+        except (DatabaseUnavailable, LookupError):
+            logger.debug("the status could not be kept for the charts server", extra={"study": str(study.key)})
+
+    def _tell(self, study: Study, status: StudyStatus) -> None:
+        for type_ in ConditionType:
+            new, old = status.condition(type_), study.status.condition(type_)
+            if new is None or (old and (old.status, old.reason) == (new.status, new.reason)):
+                continue
+            is_news = new.status is ConditionStatus.TRUE or new.reason in _WARNINGS
+            if is_news and type_ is not ConditionType.READY:
+                logger.info(new.message, extra={"study": str(study.key), "condition": type_, "reason": new.reason})
+                is_warning = new.reason in _WARNINGS
+                self._executor.tell(study, reason=new.reason, message=new.message, is_warning=is_warning)

@@ -1,0 +1,112 @@
+"""The trials: how many may still be created, which have lost their worker, which are too many.
+
+The budget is a function of the rows alone: trials that ended and were not continued by another one. So it survives any
+crash, and counting it again gives the same number.
+"""
+
+from tuning_api.contract import Failure, FailureReason
+from tuning_operator.model import (
+    Abandon,
+    Ending,
+    Outcome,
+    Requeue,
+    Snapshot,
+    Trial,
+    TrialsPlan,
+    TrialState,
+    Verdict,
+    Worker,
+)
+
+LARGEST_BUFFER = 64
+"""WAITING rows cost every worker on every call, so the whole budget is never enqueued at once."""
+BUFFER_PER_WORKER = 2
+CRASHES_PER_TRIAL = 3
+"""A trial whose worker crashes this often fails; interruptions do not count."""
+
+
+def ended(trials: tuple[Trial, ...]) -> int:
+    """Trials that count against the budget for good."""
+    return sum(trial.is_ended for trial in trials)
+
+
+def in_state(trials: tuple[Trial, ...], state: TrialState) -> tuple[Trial, ...]:
+    """The trials of a state."""
+    return tuple(trial for trial in trials if trial.state is state)
+
+
+def plan_trials(snapshot: Snapshot, outcome: Outcome) -> TrialsPlan:
+    """Decide what happens to the rows of a study."""
+    trials = snapshot.record.trials
+    abandon, requeue = _lost(snapshot)
+    owed = _owed_successors(trials)
+    waiting = in_state(trials, TrialState.WAITING)
+    running = len(in_state(trials, TrialState.RUNNING)) - len(abandon) - len(requeue)
+    room = snapshot.spec.max_trials - ended(trials) - len(abandon) - running - len(requeue) - len(owed)
+    surplus = max(0, len(waiting) - max(0, room))
+    return TrialsPlan(
+        cancel=_least_wanted(waiting)[:surplus],
+        abandon=abandon,
+        requeue=requeue,
+        successors=owed,
+        add=_missing(snapshot, waiting=len(waiting), room=room) if outcome.verdict is Verdict.RUN else 0,
+    )
+
+
+def _missing(snapshot: Snapshot, *, waiting: int, room: int) -> int:
+    buffer = min(LARGEST_BUFFER, BUFFER_PER_WORKER * snapshot.spec.parallelism)
+    return max(0, min(buffer - waiting, room - waiting))
+
+
+def _least_wanted(waiting: tuple[Trial, ...]) -> tuple[Trial, ...]:
+    """The newest first, and trials that continue others last."""
+    return tuple(sorted(waiting, key=lambda trial: (trial.retry_of is not None, -trial.number)))
+
+
+def _owed_successors(trials: tuple[Trial, ...]) -> tuple[Trial, ...]:
+    """Lost trials that nobody continues yet: the controller died between failing one and adding its successor."""
+    continued = {trial.retry_of for trial in trials}
+    return tuple(trial for trial in trials if trial.is_lost and trial.number not in continued)
+
+
+def _lost(snapshot: Snapshot) -> tuple[tuple[Abandon, ...], tuple[Requeue, ...]]:
+    alive = {owner for worker in snapshot.workers for owner in worker.live_owners}
+    abandon, requeue = [], []
+    for trial in in_state(snapshot.record.trials, TrialState.RUNNING):
+        if trial.owner is not None and trial.owner.id in alive:
+            continue
+        ending = _ending(trial, snapshot.workers)
+        if failure := _failure(trial, ending=ending, trials=snapshot.record.trials):
+            abandon.append(Abandon(trial, failure))
+        else:
+            requeue.append(Requeue(trial, ending))
+    return tuple(abandon), tuple(requeue)
+
+
+def _ending(trial: Trial, workers: tuple[Worker, ...]) -> Ending:
+    endings = {owner: ending for worker in workers for owner, ending in worker.endings.items()}
+    return endings.get(trial.owner.id, Ending.INTERRUPTED) if trial.owner else Ending.INTERRUPTED
+
+
+def _failure(trial: Trial, *, ending: Ending, trials: tuple[Trial, ...]) -> Failure | None:
+    """Why a lost trial is not tried again, if it is not."""
+    worker = trial.owner.name if trial.owner else "its worker"
+    if ending is Ending.OUT_OF_MEMORY:
+        message = f"worker {worker} was killed for its memory while it ran this trial: raise the memory limit"
+        return Failure(reason=FailureReason.OUT_OF_MEMORY, message=message)
+    if ending is Ending.INTERRUPTED:
+        return None
+    crashes = 1 + _earlier_crashes(trial, trials)
+    if crashes < CRASHES_PER_TRIAL:
+        return None
+    message = f"{crashes} workers in a row crashed while they ran this trial, the last was {worker}"
+    return Failure(reason=FailureReason.WORKER_LOST, message=message)
+
+
+def _earlier_crashes(trial: Trial, trials: tuple[Trial, ...]) -> int:
+    by_number = {item.number: item for item in trials}
+    crashes = 0
+    while trial.retry_of is not None and trial.retry_of in by_number:
+        trial = by_number[trial.retry_of]
+        crashes += trial.requeued == Ending.CRASHED
+    return crashes

@@ -1,0 +1,284 @@
+"""The status that a person reads, as a function of what was observed and decided.
+
+The whole status is computed on each pass, so a lost write is repaired by the next one. Conditions follow kstatus:
+Ready is True once a study is accepted, so that `helm --wait`, Flux and Argo CD do not wait for its end.
+"""
+
+import math
+from collections.abc import Iterable
+from datetime import datetime
+
+from tuning_api import naming
+from tuning_api.search import Direction
+from tuning_api.status import (
+    BestTrial,
+    Charts,
+    Condition,
+    ConditionStatus,
+    ConditionType,
+    Phase,
+    Reason,
+    StudyRecord,
+    StudyStatus,
+    TrialCounts,
+)
+from tuning_operator.decide.budget import ended, in_state
+from tuning_operator.decide.completion import failed_trials, last_failure
+from tuning_operator.model import (
+    Outcome,
+    Plan,
+    Snapshot,
+    Study,
+    Trial,
+    TrialState,
+    Trouble,
+    Verdict,
+    WorkerState,
+)
+
+FAILURES_IN_A_ROW = 3
+"""So many failures at the end of the list mean that trials are failing, not that one was unlucky."""
+
+_PHASES = {Verdict.COMPLETE: Phase.COMPLETE, Verdict.FAIL: Phase.FAILED, Verdict.SUSPEND: Phase.SUSPENDED}
+_TRUE, _FALSE, _UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionStatus.UNKNOWN
+
+Verdicts = dict[ConditionType, tuple[ConditionStatus, Reason, str]]
+
+
+def status(snapshot: Snapshot, plan: Plan, *, charts: Charts | None, refusal: Trouble | None = None) -> StudyStatus:
+    """The status of a study that was observed.
+
+    Args:
+        snapshot: what was observed.
+        plan: what was decided.
+        charts: signed links to the study's charts.
+        refusal: why the plan could not be carried out, if the API server refused a part of it.
+    """
+    trials, workers, old = snapshot.record.trials, snapshot.workers, snapshot.study.status
+    counts = _counts(snapshot)
+    phase = _phase(snapshot, plan.outcome)
+    running = sum(worker.running for worker in workers)
+    trouble = refusal or plan.workers.postponed or _trouble(snapshot)
+    message = _message(counts, running=running, outcome=plan.outcome, trouble=trouble)
+    best = best_trial(trials, snapshot.spec.objectives[0].direction)
+    return StudyStatus(
+        observed_generation=snapshot.study.generation,
+        phase=phase,
+        message=message,
+        trials=counts,
+        progress=f"{counts.finished}/{counts.total}",
+        workers=running,
+        selector=naming.worker_selector(uid=snapshot.study.uid),
+        best=_describe(best) if best else None,
+        importances={name: round(share, 4) for name, share in snapshot.record.importances.items()} or None,
+        charts=charts,
+        start_time=_earliest(trial.started for trial in trials),
+        completion_time=_completion_time(snapshot, phase),
+        elapsed_seconds=int(snapshot.record.clock.elapsed_at(snapshot.now)),
+        compute_seconds=int(_compute_seconds(trials, now=snapshot.now)),
+        epochs_run=sum(trial.epochs or 0 for trial in trials),
+        epochs_saved_by_pruning=_epochs_saved(trials),
+        study=StudyRecord(name=snapshot.study.key.name, schema_=naming.database_schema(snapshot.study.key.namespace)),
+        conditions=_conditions(
+            _verdicts(phase, plan.outcome, message=message, trouble=trouble),
+            study=snapshot.study,
+            now=snapshot.now,
+            old=old,
+        ),
+    )
+
+
+def status_of_fault(study: Study, trouble: Trouble, *, now: datetime) -> StudyStatus:
+    """The status of a study that could not be observed: its spec is invalid, or its database is away.
+
+    What was known stays as it was; only the conditions, the message and (before anything ran) the phase change.
+    """
+    old = study.status
+    accepted = trouble.reason is not Reason.INVALID_SPEC and _was_true(old, ConditionType.READY)
+    verdicts: Verdicts = {
+        ConditionType.READY: (_TRUE, Reason.ACCEPTED, "the study was accepted")
+        if accepted
+        else (_FALSE, trouble.reason, trouble.message),
+        ConditionType.PROGRESSING: (_FALSE, trouble.reason, trouble.message),
+    }
+    for type_ in (ConditionType.COMPLETE, ConditionType.FAILED, ConditionType.SUSPENDED):
+        before = old.condition(type_)
+        verdicts[type_] = (
+            (before.status, before.reason, before.message)
+            if before
+            else (_UNKNOWN, trouble.reason, "not known while the study cannot be observed")
+        )
+    return old.model_copy(
+        update={
+            "observed_generation": study.generation,
+            "phase": old.phase or Phase.PENDING,
+            "message": trouble.message,
+            "conditions": _conditions(verdicts, study=study, now=now, old=old),
+        }
+    )
+
+
+def is_urgent(new: StudyStatus, old: StudyStatus) -> bool:
+    """Whether a person waits for this change: another phase, another generation, another verdict of a condition."""
+
+    def essence(status: StudyStatus) -> object:
+        conditions = [(item.type, item.status, item.reason) for item in status.conditions or []]
+        return status.phase, status.observed_generation, status.charts, conditions
+
+    return essence(new) != essence(old)
+
+
+def differs(new: StudyStatus, old: StudyStatus) -> bool:
+    """Whether anything but the passing of time has changed."""
+    return _timeless(new) != _timeless(old)
+
+
+def _timeless(status: StudyStatus) -> StudyStatus:
+    return status.model_copy(update={"elapsed_seconds": None, "compute_seconds": None})
+
+
+def best_trial(trials: Iterable[Trial], direction: Direction) -> Trial | None:
+    """The complete trial with the best value; of equals the first."""
+    complete = [trial for trial in trials if trial.state is TrialState.COMPLETE and trial.values]
+    sign = 1 if direction is Direction.MINIMIZE else -1
+    return min(complete, key=lambda trial: (sign * trial.values[0], trial.number), default=None)
+
+
+def _describe(trial: Trial) -> BestTrial:
+    return BestTrial(trial=trial.number, value=trial.values[0], display=f"{trial.values[0]:.4g}", params=trial.params)
+
+
+def _counts(snapshot: Snapshot) -> TrialCounts:
+    trials = snapshot.record.trials
+    return TrialCounts(
+        total=snapshot.spec.max_trials,
+        finished=ended(trials),
+        complete=len(in_state(trials, TrialState.COMPLETE)),
+        pruned=len(in_state(trials, TrialState.PRUNED)),
+        failed=len(failed_trials(trials)),
+        running=len(in_state(trials, TrialState.RUNNING)),
+        waiting=len(in_state(trials, TrialState.WAITING)),
+        retried=sum(trial.is_lost for trial in trials),
+    )
+
+
+def _phase(snapshot: Snapshot, outcome: Outcome) -> Phase:
+    if outcome.verdict in _PHASES:
+        return _PHASES[outcome.verdict]
+    has_begun = any(trial.state is not TrialState.WAITING for trial in snapshot.record.trials)
+    return Phase.RUNNING if has_begun or any(worker.running for worker in snapshot.workers) else Phase.PENDING
+
+
+def _message(counts: TrialCounts, *, running: int, outcome: Outcome, trouble: Trouble | None) -> str:
+    if outcome.verdict is Verdict.RUN and trouble:
+        return trouble.message
+    if outcome.verdict is Verdict.FAIL or outcome.reason is Reason.TIMED_OUT:
+        return outcome.message
+    done = f"{counts.finished} of {counts.total} trials done"
+    if outcome.verdict is Verdict.COMPLETE:
+        return f"{done}: {counts.complete} complete, {counts.pruned} pruned, {counts.failed} failed"
+    if outcome.verdict is Verdict.SUSPEND:
+        return f"{done}, suspended"
+    return f"{done}, {running} {'worker' if running == 1 else 'workers'} running"
+
+
+def _trouble(snapshot: Snapshot) -> Trouble | None:
+    """Why a running study does not advance, most telling cause first."""
+    if trouble := _failing_trials(snapshot.record.trials):
+        return trouble
+    if snapshot.spec.parallelism == 0:
+        return Trouble(Reason.NO_WORKERS_WANTED, "spec.parallelism is 0: raise it to go on")
+    active = [worker for worker in snapshot.workers if worker.state is WorkerState.ACTIVE and not worker.stopping]
+    if any(worker.running for worker in active):
+        return None
+    return next((worker.trouble for worker in active if worker.trouble), None)
+
+
+def _failing_trials(trials: tuple[Trial, ...]) -> Trouble | None:
+    finished = sorted((trial for trial in trials if trial.is_ended and trial.ended), key=lambda trial: str(trial.ended))
+    tail = finished[-FAILURES_IN_A_ROW:]
+    if not tail or any(trial.state is not TrialState.FAIL for trial in tail):
+        return None
+    count = next((i for i, item in enumerate(reversed(finished)) if item.state is not TrialState.FAIL), len(finished))
+    trials_in_words = "the only trial that ended" if count == 1 else f"the last {count} trials"
+    return Trouble(Reason.TRIALS_FAILING, f"{trials_in_words} failed; the last: {last_failure(failed_trials(trials))}")
+
+
+def _verdicts(phase: Phase, outcome: Outcome, *, message: str, trouble: Trouble | None) -> Verdicts:
+    is_complete, is_failed = outcome.verdict is Verdict.COMPLETE, outcome.verdict is Verdict.FAIL
+    is_suspended = outcome.verdict is Verdict.SUSPEND
+    return {
+        ConditionType.READY: (_TRUE, Reason.ACCEPTED, "the study was accepted"),
+        ConditionType.COMPLETE: (_TRUE, outcome.reason, message)
+        if is_complete
+        else (_FALSE, Reason.NOT_YET, "the study has not ended"),
+        ConditionType.FAILED: (_TRUE, outcome.reason, message)
+        if is_failed
+        else (_FALSE, Reason.NOT_YET, "the study has not failed"),
+        ConditionType.SUSPENDED: (_TRUE, Reason.SUSPENDED, outcome.message)
+        if is_suspended
+        else (_FALSE, Reason.NOT_SUSPENDED, "spec.suspend is false"),
+        ConditionType.PROGRESSING: _progressing(phase, outcome, message=message, trouble=trouble),
+    }
+
+
+def _progressing(
+    phase: Phase, outcome: Outcome, *, message: str, trouble: Trouble | None
+) -> tuple[ConditionStatus, Reason, str]:
+    if outcome.verdict is Verdict.FAIL:
+        return _FALSE, Reason.TRIALS_FAILING, message
+    if outcome.verdict is Verdict.COMPLETE:
+        return _FALSE, Reason.ENDED, message
+    if outcome.verdict is Verdict.SUSPEND:
+        return _FALSE, Reason.SUSPENDED, outcome.message
+    if trouble:
+        return _FALSE, trouble.reason, trouble.message
+    return _TRUE, Reason.STARTING if phase is Phase.PENDING else Reason.TRIALS_RUNNING, message
+
+
+def _conditions(verdicts: Verdicts, *, study: Study, now: datetime, old: StudyStatus) -> list[Condition]:
+    return [
+        Condition(
+            type=type_,
+            status=status,
+            reason=reason,
+            message=message,
+            last_transition_time=_transition(old.condition(type_), status=status, now=now),
+            observed_generation=study.generation,
+        )
+        for type_, (status, reason, message) in verdicts.items()
+    ]
+
+
+def _transition(before: Condition | None, *, status: ConditionStatus, now: datetime) -> datetime:
+    """A condition's time moves only when its status does (Kubernetes API conventions)."""
+    return before.last_transition_time if before and before.status is status else now.replace(microsecond=0)
+
+
+def _was_true(status: StudyStatus, type_: ConditionType) -> bool:
+    condition = status.condition(type_)
+    return condition is not None and condition.status is _TRUE
+
+
+def _completion_time(snapshot: Snapshot, phase: Phase) -> datetime | None:
+    if phase not in {Phase.COMPLETE, Phase.FAILED}:
+        return None
+    if snapshot.study.status.phase is phase and snapshot.study.status.completion_time:
+        return snapshot.study.status.completion_time
+    return snapshot.now.replace(microsecond=0)
+
+
+def _earliest(moments: Iterable[datetime | None]) -> datetime | None:
+    first = min((moment for moment in moments if moment), default=None)
+    return first.replace(microsecond=0) if first else None
+
+
+def _compute_seconds(trials: tuple[Trial, ...], *, now: datetime) -> float:
+    return math.fsum(
+        max(0.0, ((trial.ended or now) - trial.started).total_seconds()) for trial in trials if trial.started
+    )
+
+
+def _epochs_saved(trials: tuple[Trial, ...]) -> int:
+    pruned = [trial for trial in trials if trial.state is TrialState.PRUNED]
+    return sum(max(0, (trial.max_epochs or 0) - (trial.epochs or 0)) for trial in pruned)

@@ -1,0 +1,1 @@
+"""Where workers run: Jobs in a cluster."""

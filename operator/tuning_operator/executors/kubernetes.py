@@ -1,0 +1,278 @@
+"""Workers as Jobs: reads TuningStudies, Jobs and pods, and says why a pod does not run in the words of whoever knows."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import ValidationError
+from sqlalchemy.engine import URL
+
+from tuning_api import naming
+from tuning_api.contract import ExitCode
+from tuning_api.spec import GROUP, KIND, VERSION, StudySpec
+from tuning_api.status import Reason, StudyStatus, read_status
+from tuning_operator.cluster import Cluster
+from tuning_operator.database import Tenancy
+from tuning_operator.errors import Conflict
+from tuning_operator.model import Ending, Study, StudyKey, Trouble, Worker, WorkerState
+from tuning_operator.render.job import WorkerDefaults, worker_job
+from tuning_operator.render.secret import worker_secret
+
+Document = dict[str, Any]
+
+_IMAGE_REASONS = frozenset(
+    {
+        "ErrImagePull",
+        "ImagePullBackOff",
+        "InvalidImageName",
+        "ErrImageNeverPull",
+        "ImageInspectError",
+        "RegistryUnavailable",
+    }
+)
+_OUT_OF_MEMORY = "OOMKilled"
+
+
+class KubernetesExecutor:
+    """Runs the workers of studies as Jobs."""
+
+    def __init__(self, cluster: Cluster, *, tenancy: Tenancy, worker_url: URL, defaults: WorkerDefaults) -> None:
+        self._cluster = cluster
+        self._tenancy = tenancy
+        self._worker_url = worker_url
+        self._defaults = defaults
+        self._prepared: set[str] = set()
+
+    def study(self, key: StudyKey) -> Study | None:
+        """See `Executor`. A study that is being deleted is gone for the controller."""
+        document = self._cluster.study(key)
+        if document is None or document["metadata"].get("deletionTimestamp"):
+            return None
+        return read_study(document)
+
+    def workers(self, study: Study) -> tuple[Worker, ...]:
+        """See `Executor`."""
+        selector = naming.worker_selector(uid=study.uid)
+        namespace = study.key.namespace
+        jobs = self._cluster.jobs(namespace, selector=selector)
+        pods = self._cluster.pods(namespace, selector=selector)
+        return tuple(self._worker(job, pods) for job in jobs) + _orphans(jobs, pods)
+
+    def prepare(self, study: Study) -> None:
+        """See `Executor`."""
+        namespace = study.key.namespace
+        if namespace in self._prepared:
+            return
+        url = self._tenancy.worker_url(naming.database_schema(namespace), base=self._worker_url)
+        self._cluster.ensure_secret(worker_secret(namespace=namespace, url=url))
+        self._prepared.add(namespace)
+
+    def start_worker(self, study: Study, index: int) -> None:
+        """See `Executor`."""
+        try:
+            self._cluster.create_job(worker_job(study, index=index, defaults=self._defaults))
+        except Conflict:
+            return  # created by an earlier pass that did not live to see it
+
+    def stop_worker(self, study: Study, name: str) -> None:
+        """See `Executor`."""
+        self._cluster.delete_job(study.key.namespace, name)
+
+    def write_status(self, study: Study, status: StudyStatus) -> None:
+        """See `Executor`."""
+        self._cluster.write_status(study.document | {"status": status.to_document()})
+
+    def tell(self, study: Study, *, reason: Reason, message: str, is_warning: bool) -> None:
+        """See `Executor`."""
+        self._cluster.create_event(_event(study, reason=reason, message=message, is_warning=is_warning))
+
+    def _worker(self, job: Document, pods: list[Document]) -> Worker:
+        own = [pod for pod in pods if _is_owned(pod, job)]
+        worker = worker_view(job, own)
+        if own or worker.state is not WorkerState.ACTIVE or worker.trouble:
+            return worker
+        return _with_creation_trouble(worker, self._cluster.events(_namespace(job), kind="Job", name=worker.name))
+
+
+def read_study(document: Document) -> Study:
+    """A TuningStudy as a value; a spec that cannot be read becomes a fault in words, never an exception."""
+    metadata = document["metadata"]
+    spec, fault = None, None
+    try:
+        spec = StudySpec.model_validate(document.get("spec") or {})
+    except ValidationError as error:
+        fault = "; ".join(_faults(error))
+    return Study(
+        key=StudyKey(metadata["namespace"], metadata["name"]),
+        uid=metadata["uid"],
+        generation=metadata["generation"],
+        spec=spec,
+        fault=fault,
+        status=read_status(document.get("status")),
+        document=document,
+    )
+
+
+def _faults(error: ValidationError) -> list[str]:
+    faults = []
+    for item in error.errors(include_url=False, include_input=False):
+        place = ".".join(str(part) for part in ("spec", *item["loc"]))
+        faults.append(f"{place}: {item['msg'].removeprefix('Value error, ')}")
+    return faults
+
+
+def worker_view(job: Document, pods: list[Document]) -> Worker:
+    """A Job and its pods as a worker."""
+    status, metadata = job.get("status", {}), job["metadata"]
+    live = [pod for pod in pods if _phase(pod) not in {"Succeeded", "Failed"}]
+    state, ended, trouble = _job_state(status)
+    newest = max(pods, key=lambda pod: pod["metadata"]["creationTimestamp"], default=None)
+    if state is WorkerState.FAILED and newest:
+        trouble = _last_words(newest) or trouble
+    if state is WorkerState.ACTIVE:
+        trouble = _queued(job) or next((found for pod in live if (found := _pod_trouble(pod))), None)
+    return Worker(
+        name=metadata["name"],
+        index=int(metadata.get("annotations", {}).get(naming.ANNOTATION_WORKER_INDEX, 0)),
+        state=state,
+        stopping="deletionTimestamp" in metadata,
+        running=any(_phase(pod) == "Running" for pod in live),
+        live_owners=frozenset(pod["metadata"]["uid"] for pod in live),
+        endings={pod["metadata"]["uid"]: _ending(pod) for pod in pods if pod not in live},
+        trouble=trouble,
+        ended=ended,
+    )
+
+
+def _orphans(jobs: list[Document], pods: list[Document]) -> tuple[Worker, ...]:
+    """Pods that outlive their Job for as long as they take to stop: they still write to the database."""
+    left = [pod for pod in pods if not any(_is_owned(pod, job) for job in jobs)]
+    return tuple(
+        Worker(
+            name=pod["metadata"]["name"],
+            index=-1,
+            state=WorkerState.ACTIVE,
+            stopping=True,
+            running=_phase(pod) == "Running",
+            live_owners=frozenset({pod["metadata"]["uid"]}),
+        )
+        for pod in left
+        if _phase(pod) not in {"Succeeded", "Failed"}
+    )
+
+
+def _is_owned(pod: Document, job: Document) -> bool:
+    return any(owner["uid"] == job["metadata"]["uid"] for owner in pod["metadata"].get("ownerReferences", []))
+
+
+def _job_state(status: Document) -> tuple[WorkerState, datetime | None, Trouble | None]:
+    for condition in status.get("conditions", []):
+        if condition["status"] != "True":
+            continue
+        ended = _time(condition.get("lastTransitionTime"))
+        if condition["type"] == "Complete":
+            return WorkerState.SUCCEEDED, ended, None
+        if condition["type"] == "Failed":
+            words = condition.get("message") or condition.get("reason") or "the Job failed"
+            return WorkerState.FAILED, ended, Trouble(Reason.WORKERS_FAILING, words)
+    return WorkerState.ACTIVE, None, None
+
+
+def _queued(job: Document) -> Trouble | None:
+    queue = job["metadata"].get("labels", {}).get(naming.LABEL_KUEUE_QUEUE)
+    if not queue or not job["spec"].get("suspend"):
+        return None
+    return Trouble(Reason.QUEUED_BY_KUEUE, f"the workers wait for Kueue to admit them from LocalQueue {queue}")
+
+
+def _pod_trouble(pod: Document) -> Trouble | None:
+    for condition in pod.get("status", {}).get("conditions", []):
+        if condition["type"] == "PodScheduled" and condition["status"] == "False":
+            words = condition.get("message") or condition.get("reason", "no node fits")
+            return Trouble(Reason.POD_UNSCHEDULABLE, f"pod {_name(pod)} cannot be scheduled: {words}")
+    for container in pod.get("status", {}).get("containerStatuses", []):
+        waiting = container.get("state", {}).get("waiting")
+        if not waiting or waiting.get("reason") in {"ContainerCreating", "PodInitializing"}:
+            continue
+        words = waiting.get("message") or waiting.get("reason", "")
+        if waiting.get("reason") in _IMAGE_REASONS:
+            return Trouble(Reason.IMAGE_PULL, f"image {container['image']} cannot be pulled: {words}")
+        return Trouble(Reason.WORKERS_FAILING, f"pod {_name(pod)} does not start: {waiting.get('reason')}: {words}")
+    return None
+
+
+def _with_creation_trouble(worker: Worker, events: list[Document]) -> Worker:
+    """A Job without a pod: the Job controller says why in an event, for instance that a quota is used up."""
+    failures = [event["message"] for event in events if event.get("reason") == "FailedCreate"]
+    if not failures:
+        return worker
+    reason = Reason.QUOTA_EXCEEDED if "exceeded quota" in failures[-1] else Reason.WORKERS_FAILING
+    return replace(worker, trouble=Trouble(reason, f"Job {worker.name} cannot create its pod: {failures[-1]}"))
+
+
+def _terminated(pod: Document) -> Document | None:
+    statuses = pod.get("status", {}).get("containerStatuses", [])
+    return next((item["state"]["terminated"] for item in statuses if "terminated" in item.get("state", {})), None)
+
+
+def _ending(pod: Document) -> Ending:
+    """NB: 137 alone is ambiguous (SIGKILL after the grace period is 137 too); only the reason says out of memory."""
+    disrupted = any(
+        condition["type"] == "DisruptionTarget" and condition["status"] == "True"
+        for condition in pod.get("status", {}).get("conditions", [])
+    )
+    terminated = _terminated(pod)
+    if terminated and terminated.get("reason") == _OUT_OF_MEMORY:
+        return Ending.OUT_OF_MEMORY
+    if disrupted or "deletionTimestamp" in pod["metadata"] or terminated is None:
+        return Ending.INTERRUPTED
+    return Ending.INTERRUPTED if terminated["exitCode"] in {0, ExitCode.INTERRUPTED} else Ending.CRASHED
+
+
+def _last_words(pod: Document) -> Trouble | None:
+    terminated = _terminated(pod)
+    if terminated is None:
+        return None
+    lines = [line for line in terminated.get("message", "").strip().splitlines() if line.strip()]
+    words = lines[-1] if lines else terminated.get("reason", "")
+    return Trouble(Reason.WORKERS_FAILING, f"pod {_name(pod)} ended with exit code {terminated['exitCode']}: {words}")
+
+
+def _event(study: Study, *, reason: Reason, message: str, is_warning: bool) -> Document:
+    now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"generateName": f"{study.key.name}.", "namespace": study.key.namespace},
+        "involvedObject": {
+            "apiVersion": f"{GROUP}/{VERSION}",
+            "kind": KIND,
+            "namespace": study.key.namespace,
+            "name": study.key.name,
+            "uid": study.uid,
+        },
+        "type": "Warning" if is_warning else "Normal",
+        "reason": str(reason),
+        "message": message[:1024],
+        "source": {"component": naming.MANAGED_BY},
+        "reportingComponent": naming.MANAGED_BY,
+        "firstTimestamp": now,
+        "lastTimestamp": now,
+        "count": 1,
+    }
+
+
+def _phase(pod: Document) -> str:
+    return str(pod.get("status", {}).get("phase", "Pending"))
+
+
+def _name(pod: Document) -> str:
+    return str(pod["metadata"]["name"])
+
+
+def _namespace(document: Document) -> str:
+    return str(document["metadata"]["namespace"])
+
+
+def _time(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None

@@ -1,0 +1,226 @@
+"""The values that the controller thinks in: what was observed, and what is to be done. No I/O, no clock."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from tuning_api.contract import Failure, Owner
+from tuning_api.spec import StudySpec
+from tuning_api.status import Reason, StudyStatus
+
+
+@dataclass(frozen=True, order=True)
+class StudyKey:
+    """Which study."""
+
+    namespace: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Study:
+    """A TuningStudy as the API server (or a file) has it; `fault` says why there is no `spec`."""
+
+    key: StudyKey
+    uid: str
+    generation: int
+    spec: StudySpec | None
+    fault: str | None
+    status: StudyStatus
+    document: dict[str, Any] = field(repr=False, default_factory=dict)
+
+
+class TrialState(StrEnum):
+    """Optuna's trial states."""
+
+    WAITING = "WAITING"
+    RUNNING = "RUNNING"
+    COMPLETE = "COMPLETE"
+    PRUNED = "PRUNED"
+    FAIL = "FAIL"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A row of the study in the database."""
+
+    trial_id: int
+    number: int
+    state: TrialState
+    values: tuple[float, ...] = ()
+    params: dict[str, Any] = field(default_factory=dict)
+    owner: Owner | None = None
+    failure: Failure | None = None
+    requeued: str | None = None
+    retry_of: int | None = None
+    cancelled: bool = False
+    epochs: int | None = None
+    max_epochs: int | None = None
+    started: datetime | None = None
+    ended: datetime | None = None
+
+    @property
+    def is_lost(self) -> bool:
+        """It lost its worker and has (or is owed) a successor that counts in its place."""
+        return self.state is TrialState.FAIL and self.requeued is not None
+
+    @property
+    def is_ended(self) -> bool:
+        """It counts against the budget."""
+        if self.state in {TrialState.COMPLETE, TrialState.PRUNED}:
+            return True
+        return self.state is TrialState.FAIL and self.requeued is None and not self.cancelled
+
+
+@dataclass(frozen=True)
+class Clock:
+    """How long a study has run, while it was not suspended; kept in the database, so that it outlives the resource."""
+
+    elapsed_seconds: float = 0.0
+    running_since: datetime | None = None
+
+    def elapsed_at(self, now: datetime) -> float:
+        """Seconds of wall clock until now."""
+        if self.running_since is None:
+            return self.elapsed_seconds
+        return self.elapsed_seconds + max(0.0, (now - self.running_since).total_seconds())
+
+    def ticking(self, *, now: datetime, runs: bool) -> "Clock":
+        """The clock, started or stopped."""
+        if runs == (self.running_since is not None):
+            return self
+        return Clock(self.elapsed_at(now), now if runs else None)
+
+
+class Ending(StrEnum):
+    """How a worker's process ended, as far as its trial is concerned."""
+
+    INTERRUPTED = "Interrupted"
+    """Asked to stop, drained, preempted, deleted: nobody's fault, so it is not counted as a retry."""
+    CRASHED = "Crashed"
+    """It died while it ran a trial."""
+    OUT_OF_MEMORY = "OutOfMemory"
+    """It was killed for its memory; the same parameters would be killed again."""
+
+
+class WorkerState(StrEnum):
+    """Whether a worker may still claim trials."""
+
+    ACTIVE = "Active"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Why a worker does not run, in the words of whoever knows."""
+
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A worker slot: a Job in a cluster, a process on a laptop."""
+
+    name: str
+    index: int
+    state: WorkerState
+    stopping: bool = False
+    running: bool = False
+    live_owners: frozenset[str] = frozenset()
+    """Identities that may still write to the database."""
+    endings: dict[str, Ending] = field(default_factory=dict)
+    """How identities that are gone went, where that is still known."""
+    trouble: Trouble | None = None
+    ended: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Record:
+    """A study in the database."""
+
+    stored_spec: dict[str, Any] | None
+    clock: Clock
+    trials: tuple[Trial, ...]
+    importances: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Everything that a decision may look at, observed at `now`: the trials first and the workers after them.
+
+    NB: in this order a trial whose owner is not among the workers has lost it; in the other order a worker that started
+    in between would look lost.
+    """
+
+    now: datetime
+    study: Study
+    spec: StudySpec
+    record: Record
+    workers: tuple[Worker, ...]
+
+
+@dataclass(frozen=True)
+class Requeue:
+    """A running trial that lost its worker: fail it and let a successor continue it."""
+
+    trial: Trial
+    because: Ending
+
+
+@dataclass(frozen=True)
+class Abandon:
+    """A running trial that lost its worker for good: fail it, and count it."""
+
+    trial: Trial
+    failure: Failure
+
+
+@dataclass(frozen=True)
+class TrialsPlan:
+    """What to do to the rows of the database, in this order."""
+
+    cancel: tuple[Trial, ...] = ()
+    abandon: tuple[Abandon, ...] = ()
+    requeue: tuple[Requeue, ...] = ()
+    successors: tuple[Trial, ...] = ()
+    add: int = 0
+
+
+@dataclass(frozen=True)
+class WorkersPlan:
+    """Which workers to start (by index) and to stop (by name)."""
+
+    start: tuple[int, ...] = ()
+    stop: tuple[str, ...] = ()
+    postponed: Trouble | None = None
+
+
+class Verdict(StrEnum):
+    """Whether the study goes on."""
+
+    RUN = "Run"
+    SUSPEND = "Suspend"
+    COMPLETE = "Complete"
+    FAIL = "Fail"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The verdict, and why."""
+
+    verdict: Verdict
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be done; doing it twice does no harm."""
+
+    outcome: Outcome
+    clock: Clock
+    trials: TrialsPlan
+    workers: WorkersPlan

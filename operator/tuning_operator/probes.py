@@ -1,0 +1,42 @@
+"""Health and metrics over HTTP.
+
+/healthz answers while the event loop turns; it does not ask for the database, since a restart would not bring it back.
+/readyz answers once the operator watches.
+"""
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+
+STATE = web.AppKey("state", dict[str, bool])
+REGISTRY = web.AppKey("registry", CollectorRegistry)
+
+
+def probe_app(registry: CollectorRegistry, state: dict[str, bool]) -> web.Application:
+    """The endpoints as an application; `state["ready"]` is set by whoever knows."""
+    app = web.Application()
+    app[STATE] = state
+    app[REGISTRY] = registry
+    app.add_routes([web.get("/healthz", _healthz), web.get("/readyz", _readyz), web.get("/metrics", _metrics)])
+    return app
+
+
+async def serve(app: web.Application, *ports: int) -> web.AppRunner:
+    """Listen on all addresses; whoever calls cleans the runner up."""
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    for port in sorted(set(ports)):
+        await web.TCPSite(runner, "0.0.0.0", port).start()  # noqa: S104 - kubelet and Prometheus come from outside
+    return runner
+
+
+async def _healthz(_: web.Request) -> web.Response:
+    return web.Response(text="ok\n")
+
+
+async def _readyz(request: web.Request) -> web.Response:
+    ready = request.app[STATE].get("ready", False)
+    return web.Response(text="ok\n" if ready else "not watching yet\n", status=200 if ready else 503)
+
+
+async def _metrics(request: web.Request) -> web.Response:
+    return web.Response(body=generate_latest(request.app[REGISTRY]), headers={"Content-Type": CONTENT_TYPE_LATEST})
