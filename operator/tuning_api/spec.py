@@ -77,6 +77,10 @@ class Checkpoints(Schema):
         return self
 
 
+def _immutable(field: str, why: str) -> dict[str, str]:
+    return rule(IMMUTABLE, f"{field} is immutable: {why}, create a new study")
+
+
 _EXACTLY_ONE_TASK = "trial needs exactly one of lightning and objective"
 
 
@@ -90,14 +94,16 @@ class Trial(Schema):
                 rule(
                     "has(self.objective) == has(oldSelf.objective)"
                     " && (!has(self.objective) || self.objective == oldSelf.objective)",
-                    "objective is immutable: trials of different code cannot be compared, create a new study",
+                    "objective is immutable: trials of different code differ, create a new study",
                     field_path=".objective",
                 ),
             ]
         )
     )
 
-    lightning: Document | None = None
+    lightning: Document | None = Field(
+        default=None, json_schema_extra=kubernetes(rules=[_immutable("lightning", "trials of different code differ")])
+    )
     """A LightningCLI configuration (model, data, trainer, optimizer, lr_scheduler); `${name}` becomes the trial's typed
     value. Also ${trial.number}, ${trial.dir} and ${study.name}."""
     objective: str | None = Field(
@@ -141,10 +147,6 @@ class WarmStart(Schema):
 
     name: Name
     """A finished study of the same namespace."""
-
-
-def _immutable(field: str, why: str) -> dict[str, str]:
-    return rule(IMMUTABLE, f"{field} is immutable: {why}, create a new study")
 
 
 _UNCOMPARABLE = "trials with different objectives cannot be compared"

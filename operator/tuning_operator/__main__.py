@@ -2,7 +2,9 @@
 
 import argparse
 import asyncio
+import logging
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
@@ -59,9 +61,12 @@ def run() -> None:
     )
     kopf_settings = kopf.OperatorSettings()
     framework.configure(kopf_settings)
-    _register_probes(registry, settings=settings, metrics=metrics)
+    framework.register_login(registry)
+    ready = threading.Event()
+    _register_probes(registry, settings=settings, metrics=metrics, ready=ready)
     kopf.run(
         registry=registry,
+        ready_flag=ready,
         settings=kopf_settings,
         standalone=True,
         clusterwide=not settings.namespaces,
@@ -90,19 +95,19 @@ def wire(settings: OperatorSettings, metrics: Metrics) -> Controller:
     )
 
 
-def _register_probes(registry: kopf.OperatorRegistry, *, settings: OperatorSettings, metrics: Metrics) -> None:
-    state = {"ready": False}
+def _register_probes(
+    registry: kopf.OperatorRegistry, *, settings: OperatorSettings, metrics: Metrics, ready: threading.Event
+) -> None:
     runners: list[Any] = []
 
     @kopf.on.startup(registry=registry)
     async def start(**_: Any) -> None:
-        app = probes.probe_app(metrics.registry, state)
+        app = probes.probe_app(metrics.registry, ready)
         runners.append(await probes.serve(app, settings.probe_port, settings.metrics_port))
-        state["ready"] = True
 
     @kopf.on.cleanup(registry=registry)
     async def stop(**_: Any) -> None:
-        state["ready"] = False
+        ready.clear()
         await asyncio.gather(*(runner.cleanup() for runner in runners))
 
 
@@ -110,6 +115,9 @@ def configure_logs(log_format: Literal["json", "text"]) -> None:
     """Let Kopf's formatter own the root handler: its records carry extras that break naive JSON formatters."""
     chosen = kopf.LogFormat.JSON if log_format == "json" else kopf.LogFormat.FULL
     kopf.configure(log_format=chosen, log_refkey=GROUP if log_format == "json" else None)
+    # Two lines for each event that calls a handler, and a line for each study that is created: neither is news.
+    for chatty in ("kopf.objects", "kopf.activities", "optuna", "aiohttp.access"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
 def serve_charts() -> None:

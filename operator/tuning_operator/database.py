@@ -127,9 +127,7 @@ def _ensure_role(connection: Connection, role: str, *, password: str) -> None:
     """
     exists = connection.execute(text("SELECT 1 FROM pg_roles WHERE rolname = :role"), {"role": role}).scalar()
     verb = "ALTER" if exists else "CREATE"
-    connection.execute(
-        text(f"{verb} ROLE \"{role}\" LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE PASSWORD '{_scram_safe(password)}'")
-    )
+    connection.execute(text(f"{verb} ROLE \"{role}\" LOGIN PASSWORD '{_scram_safe(password)}'"))
     if role != CHARTS_ROLE:
         connection.execute(text(f'ALTER ROLE "{role}" SET search_path = "{role}"'))
 

@@ -1,5 +1,7 @@
 """The only place that sets Kopf's knobs, each with its reason."""
 
+from typing import Any
+
 import kopf
 
 from tuning_api import naming
@@ -31,3 +33,11 @@ def configure(settings: kopf.OperatorSettings) -> None:
     settings.execution.default_backoff = 15
     settings.posting.reporting_component = naming.MANAGED_BY
     settings.posting.event_name_prefix = "tuningstudy-"
+
+
+def register_login(registry: kopf.OperatorRegistry) -> None:
+    """Sign in as a service account inside a cluster, else by the kubeconfig; a registry of our own has no default."""
+
+    @kopf.on.login(registry=registry)
+    async def sign_in(**context: Any) -> kopf.ConnectionInfo | None:
+        return kopf.login_with_service_account(**context) or kopf.login_with_kubeconfig(**context)

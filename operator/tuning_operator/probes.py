@@ -4,17 +4,19 @@
 /readyz answers once the operator watches.
 """
 
+import threading
+
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-STATE = web.AppKey("state", dict[str, bool])
+READY = web.AppKey("ready", threading.Event)
 REGISTRY = web.AppKey("registry", CollectorRegistry)
 
 
-def probe_app(registry: CollectorRegistry, state: dict[str, bool]) -> web.Application:
-    """The endpoints as an application; `state["ready"]` is set by whoever knows."""
+def probe_app(registry: CollectorRegistry, ready: threading.Event) -> web.Application:
+    """The endpoints as an application; `ready` is set by whoever knows."""
     app = web.Application()
-    app[STATE] = state
+    app[READY] = ready
     app[REGISTRY] = registry
     app.add_routes([web.get("/healthz", _healthz), web.get("/readyz", _readyz), web.get("/metrics", _metrics)])
     return app
@@ -34,7 +36,7 @@ async def _healthz(_: web.Request) -> web.Response:
 
 
 async def _readyz(request: web.Request) -> web.Response:
-    ready = request.app[STATE].get("ready", False)
+    ready = request.app[READY].is_set()
     return web.Response(text="ok\n" if ready else "not watching yet\n", status=200 if ready else 503)
 
 

