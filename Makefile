@@ -62,10 +62,10 @@ imports: $(STAMP) ## Which package may import which
 	@$(BIN)/lint-imports --no-logo > $(VENV)/imports.log 2>&1 || { cat $(VENV)/imports.log; exit 1; }
 
 manifests: $(STAMP) ## Generate the CRD and the rendered manifests
-	@$(RUN) manifests/render.py
+	@$(RUN) -m manifests.render
 
 manifests-check: $(STAMP) ## Fail when the generated files are not those that are committed
-	@$(RUN) manifests/render.py --check
+	@$(RUN) -m manifests.render --check
 
 lock: $(STAMP) ## Resolve the dependencies again
 	@set -e; compile="$(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes --no-header --python-version 3.11 pyproject.toml"; \
