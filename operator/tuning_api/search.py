@@ -44,6 +44,7 @@ class Condition(Schema):
     """The values of the other parameter for which this one is suggested."""
 
 
+_IMMUTABLE = "is immutable: Optuna cannot compare the trials, create a new study"
 _NUMERIC_FIELDS = ("low", "high", "step", "log")
 _PARAMETER_RULES = [
     rule(
@@ -62,33 +63,40 @@ _PARAMETER_RULES = [
         field_path=".step",
     ),
     rule(
+        "self.type == 'categorical' || (has(self.low) && has(self.high))",
+        "a parameter of type float or int needs low and high",
+    ),
+    rule(
+        "self.type != 'categorical' || !(has(self.low) || has(self.high) || has(self.step) || has(self.log))",
+        "a categorical parameter has no low, high, step and log: remove them or change the type",
+    ),
+    rule(
         "self.type != 'int' || ((!has(self.low) || self.low == double(int(self.low)))"
         " && (!has(self.high) || self.high == double(int(self.high)))"
         " && (!has(self.step) || self.step == double(int(self.step))))",
         "an int parameter needs whole numbers for low, high and step",
     ),
+    rule("self.type == oldSelf.type", f"type {_IMMUTABLE}", field_path=".type"),
+    rule("(has(self.log) && self.log) == (has(oldSelf.log) && oldSelf.log)", f"log {_IMMUTABLE}", field_path=".log"),
+    # Of a categorical parameter there is nothing else that could change, and choices alone cannot be named (see below).
+    rule(
+        "self.type != 'categorical' || oldSelf.type != 'categorical' || self == oldSelf",
+        f"a categorical parameter, with its choices, {_IMMUTABLE}",
+    ),
 ]
-_EITHER_CHOICES_OR_BOUNDS = [
-    {
-        "properties": {"type": {"enum": ["categorical"]}},
-        "required": ["choices"],
-        "not": {"anyOf": [{"required": [field]} for field in _NUMERIC_FIELDS]},
-    },
-    {
-        "properties": {"type": {"enum": ["float", "int"]}},
-        "required": ["low", "high"],
-        "not": {"required": ["choices"]},
-    },
+_CATEGORICAL = {"properties": {"type": {"enum": ["categorical"]}}}
+_CHOICES_ARE_FOR_CATEGORICAL = [
+    {"anyOf": [{"required": ["choices"]}, {"not": _CATEGORICAL}]},
+    {"anyOf": [_CATEGORICAL, {"not": {"required": ["choices"]}}]},
 ]
+"""NB: choices has no type for CEL (its items are free), so `has(self.choices)` does not compile there."""
 
 
 class Parameter(Schema):
     """One dimension of the search space."""
 
     model_config = ConfigDict(
-        json_schema_extra=kubernetes(rules=_PARAMETER_RULES)
-        # NB: choices has no type for CEL (its items are free), so `has(self.choices)` does not compile there.
-        | {"oneOf": _EITHER_CHOICES_OR_BOUNDS}
+        json_schema_extra=kubernetes(rules=_PARAMETER_RULES) | {"allOf": _CHOICES_ARE_FOR_CATEGORICAL}
     )
 
     name: str = Field(min_length=1, max_length=128, pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*$")

@@ -151,11 +151,6 @@ class WarmStart(Schema):
 
 _UNCOMPARABLE = "trials with different objectives cannot be compared"
 _ONE_OBJECTIVE_TO_PRUNE = "pruning needs exactly one objective: remove the pruner, or set its type to none"
-_PARAMETER_KEEPS_ITS_KIND = rule(
-    "self.all(p, !oldSelf.exists(o, o.name == p.name && (o.type != p.type"
-    " || (has(o.log) && o.log) != (has(p.log) && p.log))))",
-    "type and log of a parameter are immutable: Optuna cannot compare the trials, create a new study",
-)
 _CONDITIONS_NAME_PARAMETERS = rule(
     "self.all(p, !has(p.when) || self.exists(o, o.name == p.when.parameter && o.name != p.name))",
     "when.parameter must name another parameter of the search space",
@@ -174,7 +169,8 @@ class StudySpec(Schema):
                     field_path=".pruner",
                 ),
                 rule(
-                    "has(self.database) == has(oldSelf.database)",
+                    "has(self.database) == has(oldSelf.database)"
+                    " && (!has(self.database) || self.database == oldSelf.database)",
                     "database is immutable: a study lives in one database, create a new study",
                     field_path=".database",
                 ),
@@ -194,9 +190,7 @@ class StudySpec(Schema):
     search_space: list[Parameter] = Field(
         default=[],
         max_length=MAX_LIST_ITEMS,
-        json_schema_extra=kubernetes(
-            list_map_keys=["name"], rules=[_PARAMETER_KEEPS_ITS_KIND, _CONDITIONS_NAME_PARAMETERS]
-        ),
+        json_schema_extra=kubernetes(list_map_keys=["name"], rules=[_CONDITIONS_NAME_PARAMETERS]),
     )
     """The parameters and where to look for their best values. Bounds may be moved while the study runs."""
     sampler: Sampler | None = None

@@ -101,6 +101,12 @@ BUFFERS = {
     ),
     "waiting trials are not added again": (a_spec(maxTrials=100, parallelism=2), trials("WAITING", "WAITING"), 2),
     "at most 64": (a_spec(maxTrials=1000, parallelism=100), (), 64),
+    "no more on their way than may still fail": (
+        a_spec(maxTrials=100, parallelism=1, maxFailedTrials=3),
+        (failed(0), failed(1)),
+        1,
+    ),
+    "but enough for every worker": (a_spec(maxTrials=100, parallelism=4, maxFailedTrials=2), (failed(0),), 4),
     "none without workers": (a_spec(parallelism=0), (), 0),
     "none for a suspended study": (a_spec(suspend=True), (), 0),
 }

@@ -30,6 +30,11 @@ def ended(trials: tuple[Trial, ...]) -> int:
     return sum(trial.is_ended for trial in trials)
 
 
+def failed(trials: tuple[Trial, ...]) -> int:
+    """Trials that count as failed."""
+    return sum(trial.is_ended and trial.state is TrialState.FAIL for trial in trials)
+
+
 def in_state(trials: tuple[Trial, ...], state: TrialState) -> tuple[Trial, ...]:
     """The trials of a state."""
     return tuple(trial for trial in trials if trial.state is state)
@@ -49,13 +54,23 @@ def plan_trials(snapshot: Snapshot, outcome: Outcome) -> TrialsPlan:
         abandon=abandon,
         requeue=requeue,
         successors=owed,
-        add=_missing(snapshot, waiting=len(waiting), room=room) if outcome.verdict is Verdict.RUN else 0,
+        add=_missing(snapshot, waiting=len(waiting), running=running, room=room)
+        if outcome.verdict is Verdict.RUN
+        else 0,
     )
 
 
-def _missing(snapshot: Snapshot, *, waiting: int, room: int) -> int:
-    buffer = min(LARGEST_BUFFER, BUFFER_PER_WORKER * snapshot.spec.parallelism)
-    return max(0, min(buffer - waiting, room - waiting))
+def _missing(snapshot: Snapshot, *, waiting: int, running: int, room: int) -> int:
+    """How many waiting trials to add.
+
+    No more are on their way than may still fail: a broken model fails trials faster than anybody looks, and a study that
+    stops at three failures should have three. Workers are not idled for it, so trials that already run may add theirs.
+    """
+    spec = snapshot.spec
+    buffer = min(LARGEST_BUFFER, BUFFER_PER_WORKER * spec.parallelism)
+    may_fail = spec.max_failed_trials - failed(snapshot.record.trials)
+    on_their_way = max(spec.parallelism, may_fail) - running
+    return max(0, min(buffer, room, on_their_way) - waiting)
 
 
 def _least_wanted(waiting: tuple[Trial, ...]) -> tuple[Trial, ...]:
