@@ -1,0 +1,165 @@
+"""Lightning models that behave as a scenario says, in milliseconds."""
+
+import faulthandler
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+
+class Data(pl.LightningDataModule):
+    """Eight points, two batches."""
+
+    def __init__(self, batch_size: int = 4, num_workers: int = 0) -> None:
+        super().__init__()
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        points = TensorDataset(torch.ones(8, 2), torch.zeros(8, dtype=torch.long))
+        return DataLoader(points, batch_size=self.batch_size, num_workers=self.num_workers)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        return self.train_dataloader()
+
+
+class Model(pl.LightningModule):
+    """Logs `quality` in every validation, and `quality / 2` as train_metric at the end of every training epoch."""
+
+    built: ClassVar[list[list[float]]] = []
+    """First weights of the models that were built."""
+
+    def __init__(self, quality: float = 0.5, width: int = 2, *, bias: bool = True) -> None:
+        super().__init__()
+        self.quality = quality
+        self.layer = nn.Linear(2, width, bias=bias)
+        self.built.append(self.layer.weight.flatten().tolist())
+
+    def training_step(self, batch: Any, _index: int) -> Tensor:
+        points, classes = batch
+        loss = nn.functional.cross_entropy(self.layer(points), classes)
+        self.log("train_metric", self.quality / 2, on_step=False, on_epoch=True)
+        return loss
+
+    def validation_step(self, _batch: Any, _index: int) -> None:
+        self.log("val_acc", self.quality)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.01)
+
+
+class Scenario(Model):
+    """Does what `scenario` says in the first training step."""
+
+    def __init__(self, scenario: str, folder: str = "", quality: float = 0.5) -> None:
+        super().__init__(quality=quality)
+        self.scenario = scenario
+        self.folder = Path(folder)
+
+    def training_step(self, batch: Any, index: int) -> Tensor:
+        if act := _SCENARIOS.get(self.scenario):
+            act(self)
+        return super().training_step(batch, index)
+
+    def validation_step(self, batch: Any, index: int) -> None:
+        if self.scenario == "logs something else":
+            self.log("val_loss", 1.0)
+        elif self.scenario == "is not a number":
+            self.log("val_acc", torch.tensor(torch.nan))
+        else:
+            super().validation_step(batch, index)
+
+
+def _raise(_model: Scenario) -> None:
+    raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+
+def _segfault(_model: Scenario) -> None:
+    faulthandler.disable()  # pytest's, which would fill the output
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def _leave_a_process_behind(model: Scenario) -> None:
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    (model.folder / "left-behind").write_text(str(process.pid))
+    os._exit(4)
+
+
+def _keep_a_thread(_model: Scenario) -> None:
+    threading.Thread(target=time.sleep, args=(600,)).start()
+
+
+def _wait_in_the_second_epoch(model: Scenario) -> None:
+    if model.current_epoch == 1:
+        (model.folder / "waiting").touch()
+        while not (model.folder / "go").exists():
+            time.sleep(0.02)
+
+
+_SCENARIOS: dict[str, Callable[[Scenario], None]] = {
+    "raises": _raise,
+    "calls sys.exit": lambda _: sys.exit("bye"),
+    "calls os._exit": lambda _: os._exit(3),
+    "leaves a process behind": _leave_a_process_behind,
+    "keeps a thread": _keep_a_thread,
+    "segfaults": _segfault,
+    "is killed": lambda _: os.kill(os.getpid(), signal.SIGKILL),
+    "takes for ever": lambda _: time.sleep(600),
+    "waits": _wait_in_the_second_epoch,
+}
+
+
+class Narrow(Model):
+    """Has no argument `scenario`."""
+
+    def __init__(self, scenarios: str = "", folder: str = "") -> None:
+        super().__init__()
+        self.unused = scenarios + folder
+
+
+class Raises(Model):
+    """Cannot be built."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        raise ValueError("width must be positive")
+
+
+class Composed(Model):
+    """Has a part that is configured too."""
+
+    def __init__(self, part: nn.Module, scale: float = 1.0) -> None:
+        super().__init__()
+        self.part = part
+        self.scale = scale
+
+
+class Part(nn.Module):
+    """The part."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+
+class Remember(Callback):
+    """Keeps the names of the hooks that were called."""
+
+    seen: ClassVar[list[str]] = []
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
+        self.seen.append("train end")
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:  # noqa: ARG002
+        self.seen.append(f"teardown {stage!s}")

@@ -1,0 +1,58 @@
+"""A worker's environment: each mistake has its own sentence, which names the variable."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from tuning_trial import settings
+from tuning_trial.errors import MisconfiguredError
+
+GOOD = {
+    "TUNING_DATABASE_URL": "postgresql://tuning_research:secret@db/tuning",
+    "TUNING_STUDY": "digits",
+    "TUNING_WORKER_ID": "0b1c",
+}
+
+
+def test_what_is_not_said_has_a_default() -> None:
+    """A person may start a worker by hand with three variables."""
+    read = settings.read(GOOD)
+    assert (read.owner.id, read.owner.name, read.idle_seconds) == ("0b1c", socket.gethostname(), 10.0)
+    assert read.scratch.is_dir()
+
+
+def test_everything_can_be_said(tmp_path: Path) -> None:
+    """The scratch folder is made."""
+    more = {"TUNING_WORKER_NAME": "digits-7", "TUNING_SCRATCH": str(tmp_path / "new"), "TUNING_IDLE_SECONDS": "0"}
+    read = settings.read(GOOD | more)
+    assert (read.owner.name, read.scratch, read.idle_seconds) == ("digits-7", tmp_path / "new", 0.0)
+    assert read.scratch.is_dir()
+
+
+@pytest.mark.parametrize("name", GOOD)
+@pytest.mark.parametrize("value", [None, ""])
+def test_a_variable_that_is_missing_is_named(name: str, value: str | None) -> None:
+    """Kubernetes gives an empty string where a key of a Secret is empty."""
+    environment = {key: text for key, text in (GOOD | {name: value}).items() if text is not None}
+    with pytest.raises(MisconfiguredError, match=f"^{name} is not set: it must be "):
+        settings.read(environment)
+
+
+@pytest.mark.parametrize("text", ["ten", "-1", "nan", "inf"])
+def test_an_idle_time_must_be_a_number_of_seconds(text: str) -> None:
+    """With nan it would wait for ever."""
+    with pytest.raises(MisconfiguredError, match=r"TUNING_IDLE_SECONDS is '.*', and must be a number of seconds"):
+        settings.read(GOOD | {"TUNING_IDLE_SECONDS": text})
+
+
+def test_a_scratch_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    """The usual cause is a read-only root without an emptyDir."""
+    (tmp_path / "file").touch()
+    with pytest.raises(MisconfiguredError, match=r"TUNING_SCRATCH is .*/file/scratch, which cannot be made"):
+        settings.read(GOOD | {"TUNING_SCRATCH": str(tmp_path / "file" / "scratch")})
+
+
+def test_the_password_is_in_no_representation() -> None:
+    """Settings end up in tracebacks and logs."""
+    assert "secret" not in repr(settings.read(GOOD))

@@ -1,0 +1,35 @@
+"""`python -m tuning_trial`: run trials of one study until none waits, and leave with an exit code that says why."""
+
+import os
+import sys
+from collections.abc import Mapping
+
+from tuning_api.contract import ExitCode
+from tuning_trial import log, settings, worker
+from tuning_trial.database import PATIENCE_SECONDS
+from tuning_trial.errors import DatabaseAwayError, MisconfiguredError
+from tuning_trial.interrupts import Interrupts
+from tuning_trial.supervision import GRACE_SECONDS
+
+
+def main(
+    environment: Mapping[str, str] = os.environ, *, patience: float = PATIENCE_SECONDS, grace: float = GRACE_SECONDS
+) -> int:
+    """Run a worker; the exit codes are those of :class:`tuning_api.contract.ExitCode`, and 1 for a mistake of ours."""
+    log.configure()
+    with Interrupts() as signals:
+        try:
+            return worker.work(settings.read(environment), signals=signals, patience=patience, grace=grace)
+        except MisconfiguredError as error:
+            log.logger.error("%s", error)
+            return ExitCode.MISCONFIGURED
+        except DatabaseAwayError as error:
+            log.logger.error("%s", error)
+            return ExitCode.INTERRUPTED
+        except Exception:  # noqa: BLE001 - said, and counted by Kubernetes
+            log.logger.exception("the worker stopped for a reason that it does not know")
+            return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

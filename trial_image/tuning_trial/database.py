@@ -1,0 +1,189 @@
+"""The study's database as a worker sees it: it may be away for minutes, and that must not cost a trial.
+
+Optuna opens a transaction for each call to its storage, and every such call can be repeated: what is written twice is
+the same. So the retries sit there, below Optuna's cache, where they cover suggesting, reporting, pruning and telling
+alike. What must never be repeated is the refusal to change a finished trial (`UpdateFinishedTrialError`): it means that
+the controller gave the trial to somebody else.
+
+A worker neither creates tables nor checks their version: the controller did, and the worker's role may not.
+"""
+
+import functools
+import re
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+import optuna
+import stamina
+from optuna.exceptions import StorageInternalError
+from optuna.storages import RDBStorage
+from sqlalchemy import exc, make_url
+
+from tuning_api.contract import Env
+from tuning_trial.errors import DatabaseAwayError, MisconfiguredError
+
+PATIENCE_SECONDS = 600.0
+"""How long one call waits for the database: a restart or a failover takes a minute or two."""
+_LONGEST_PAUSE_SECONDS = 10.0
+
+_CONNECT_ARGS: dict[str, dict[str, Any]] = {
+    # Without these a connection that a firewall or a lost node cut off hangs for two hours (tcp_keepalive_time), or
+    # for a quarter of an hour while something is being sent (tcp_retries2).
+    "postgresql": {
+        "connect_timeout": 10,
+        "keepalives": 1,
+        "keepalives_idle": 30,
+        "keepalives_interval": 10,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 60_000,
+    },
+    "sqlite": {"timeout": 60},
+}
+
+_REFUSED = re.compile(
+    r"password authentication failed|no password supplied|(role|user|database) \S+ does not exist|no pg_hba\.conf entry"
+    r"|is not permitted to (log in|connect)|permission denied|no such table|unable to open database file|authentication method"
+)
+"""What Postgres and SQLite say when waiting would not help. A refused connection has no SQLSTATE in psycopg2, only a text."""
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+class PatientStorage(RDBStorage):
+    """Optuna's storage, with retries for as long as the database is away."""
+
+    def __init__(self, url: str, *, stopping: Callable[[], bool], patience: float = PATIENCE_SECONDS) -> None:
+        caller = stamina.RetryingCaller(
+            attempts=None, timeout=patience, wait_initial=0.5, wait_max=_LONGEST_PAUSE_SECONDS, wait_jitter=0.5
+        )
+        self._patient_caller = caller.on(lambda error: is_away(error) and not stopping())
+        super().__init__(
+            _for_optuna(url),
+            engine_kwargs={
+                "pool_pre_ping": True,
+                "pool_size": 1,
+                "max_overflow": 1,
+                "connect_args": _CONNECT_ARGS.get(make_url(url).get_backend_name(), {}),
+            },
+            skip_compatibility_check=True,
+            skip_table_creation=True,
+        )
+
+    def patiently(self, call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        """Call, and again for as long as the database is away; then raise what the last call raised."""
+        return self._patient_caller(call, *args, **kwargs)
+
+
+TRANSACTIONS = (
+    "get_study_id_from_name",
+    "get_study_name_from_id",
+    "get_study_directions",
+    "get_study_user_attrs",
+    "get_study_system_attrs",
+    "set_study_system_attr",
+    "get_trial_user_attrs",
+    "get_trial_system_attrs",
+    "_set_trial_param",
+    "get_trial_param",
+    "set_trial_state_values",
+    "set_trial_intermediate_value",
+    "set_trial_user_attr",
+    "set_trial_system_attr",
+    "get_trial_id_from_study_id_trial_number",
+    "get_trial",
+    "_get_trials",
+    "_get_best_trial_id",
+)
+"""Methods of RDBStorage that a worker needs and that are one transaction each; a test compares them with Optuna's source."""
+
+
+def _patient(name: str) -> Callable[..., Any]:
+    method = getattr(RDBStorage, name)
+
+    @functools.wraps(method)
+    def call(self: PatientStorage, *args: Any, **kwargs: Any) -> Any:
+        return self.patiently(method, self, *args, **kwargs)
+
+    return call
+
+
+for _name in TRANSACTIONS:
+    setattr(PatientStorage, _name, _patient(_name))
+
+
+def open_study(
+    url: str, name: str, *, stopping: Callable[[], bool] = lambda: False, patience: float = PATIENCE_SECONDS
+) -> optuna.Study:
+    """Load a study, after waiting for its database if that is away.
+
+    Raises:
+        MisconfiguredError: the URL is none, the database refuses us, or it has no such study.
+        DatabaseAwayError: it was out of reach for all of `patience`, in seconds.
+    """
+    connecting = stamina.RetryingCaller(
+        attempts=None, timeout=patience, wait_initial=0.5, wait_max=_LONGEST_PAUSE_SECONDS, wait_jitter=0.5
+    )
+    try:
+        storage = connecting.on(lambda error: is_away(error) and not stopping())(
+            PatientStorage, url, stopping=stopping, patience=patience
+        )
+        return optuna.load_study(study_name=name, storage=storage)
+    except KeyError as error:
+        raise MisconfiguredError(
+            f"the database has no study {name!r}: is {Env.STUDY} right, or was it deleted?"
+        ) from error
+    except (exc.ArgumentError, exc.NoSuchModuleError, ImportError) as error:
+        raise MisconfiguredError(f"{Env.DATABASE_URL} is no database URL that this image can open: {error}") from error
+    except (StorageInternalError, exc.SQLAlchemyError) as error:
+        if is_away(error):
+            raise DatabaseAwayError(f"the database stayed away: {describe(error)}") from error
+        raise MisconfiguredError(f"the database refused the worker: {describe(error)}") from error
+
+
+def storage_of(study: optuna.Study) -> PatientStorage:
+    """The storage under Optuna's cache, of a study from :func:`open_study`."""
+    backend = study._storage._backend  # type: ignore[attr-defined]  # noqa: SLF001 - there is no public way
+    assert isinstance(backend, PatientStorage)  # noqa: S101
+    return backend
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether the database was out of reach, so that the same call may succeed later."""
+    match _cause(error):
+        case exc.PendingRollbackError():
+            # NB: RDBStorage._get_trials catches a lost connection and tries again on it, which raises this one.
+            return True
+        case exc.DBAPIError(connection_invalidated=True):
+            return True
+        case exc.OperationalError() | exc.InterfaceError() as cause:
+            return not _REFUSED.search(str(cause.orig))
+        case _:
+            return False
+
+
+def describe(error: BaseException) -> str:
+    """What the database said, in one line; without the statement, and never with the password."""
+    cause = _cause(error)
+    text = str(cause.orig) if isinstance(cause, exc.DBAPIError) and cause.orig is not None else str(cause)
+    lines = (line.strip() for line in text.splitlines())
+    return next((line for line in lines if line), type(cause).__name__)
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What Optuna wrapped: its own text speaks of invalid data, whatever the cause."""
+    if isinstance(error, StorageInternalError) and error.__cause__ is not None:
+        return error.__cause__
+    return error
+
+
+def _for_optuna(url: str) -> str:
+    """The URL with the driver that this image has, in the form that Optuna takes.
+
+    NB: without a driver SQLAlchemy takes psycopg2 up to 2.0, and psycopg 3 since 2.1. And Optuna
+    calls `str.format` on the URL (for SCHEMA_VERSION), so that a password must not have a brace; here it is escaped.
+    """
+    parts = make_url(url)
+    if parts.drivername in {"postgres", "postgresql"}:
+        parts = parts.set(drivername="postgresql+psycopg2")
+    return parts.render_as_string(hide_password=False)

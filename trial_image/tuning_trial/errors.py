@@ -1,0 +1,45 @@
+"""What can go wrong in a worker, and what that means.
+
+    WorkerError            the worker cannot go on; __main__ turns each into an exit code
+    ├── MisconfiguredError      it never can: exit 78
+    └── DatabaseAwayError       it can later: exit 75, and the trial is queued again
+    TrialError             this trial fails, with a reason that a person can act on
+    ├── InvalidConfigError
+    └── MissingMetricError
+
+Whatever else is raised in a trial's process comes from the user's code, and is that trial's failure.
+"""
+
+from typing import ClassVar
+
+from tuning_api.contract import FailureReason
+
+
+class WorkerError(Exception):
+    """The worker cannot go on."""
+
+
+class MisconfiguredError(WorkerError):
+    """The worker cannot work, however often it is tried."""
+
+
+class DatabaseAwayError(WorkerError):
+    """The database stayed away for longer than the worker waits."""
+
+
+class TrialError(Exception):
+    """The trial fails for a reason that needs no traceback."""
+
+    reason: ClassVar[FailureReason]
+
+
+class InvalidConfigError(TrialError):
+    """The trial's configuration cannot be built."""
+
+    reason = FailureReason.INVALID_CONFIG
+
+
+class MissingMetricError(TrialError):
+    """The objective's metric was never logged."""
+
+    reason = FailureReason.MISSING_METRIC

@@ -1,0 +1,241 @@
+"""PURE: what the end of a trial's process means.
+
+The process sends a :class:`Result` when it can. When it cannot (killed, crashed, out of memory), its exit status has to
+do. Only the parent tells Optuna, and it tells what :func:`outcome` says.
+"""
+
+import math
+import signal
+import sys
+import traceback
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum, auto
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import TrialState
+
+from tuning_api.contract import EPOCHS_ATTRIBUTE, FAILURE_ATTRIBUTE, MAX_EPOCHS_ATTRIBUTE, Failure, FailureReason
+from tuning_trial.errors import TrialError
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the training is; sent after every epoch."""
+
+    epochs: int
+    """Epochs that were trained to their end."""
+    max_epochs: int | None
+    """Epochs of the whole trial; None when something else ends it, such as max_steps."""
+
+
+@dataclass(frozen=True)
+class Completed:
+    """The training ran to its end, or was ended by the user's own callback."""
+
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """The pruner stopped the training."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The trial has no value, and it is not the worker's fault."""
+
+    failure: Failure
+
+
+@dataclass(frozen=True)
+class Replaced:
+    """The controller ended this trial meanwhile, and gave its parameters to another one."""
+
+
+@dataclass(frozen=True)
+class DatabaseLost:
+    """A report did not get through for as long as the worker waits."""
+
+    message: str
+
+
+@dataclass(frozen=True)
+class Interrupted:
+    """The worker was asked to stop; the controller queues the trial again."""
+
+
+Result = Completed | Pruned | Failed | Replaced | DatabaseLost
+"""What a trial's process says of itself."""
+Outcome = Result | Interrupted
+"""What came of a trial."""
+
+
+class StoppedFor(Enum):
+    """Why the parent stopped the trial's process."""
+
+    INTERRUPTION = auto()
+    TIMEOUT = auto()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """How a trial's process ended, as its parent saw it."""
+
+    result: Result | None = None
+    exit_code: int | None = None
+    """As in `multiprocessing.Process.exitcode`: negative for a signal."""
+    stopped_for: StoppedFor | None = None
+    was_out_of_memory: bool = False
+    """Whether the kernel killed a process of this container for its memory meanwhile."""
+    timeout: str | None = None
+    """trial.timeout as it was written."""
+
+
+def outcome(ended: Ended) -> Outcome:
+    """What a trial's end means.
+
+    A value that arrived counts, even when the process was being stopped: the work is done. A failure that arrived then
+    does not: it may come from the stopping.
+    """
+    if isinstance(ended.result, Completed | Pruned):
+        return ended.result
+    if ended.stopped_for is StoppedFor.INTERRUPTION:
+        return Interrupted()
+    if ended.stopped_for is StoppedFor.TIMEOUT:
+        return _failed(FailureReason.TIMED_OUT, f"the trial took longer than trial.timeout, {ended.timeout}")
+    if ended.result is not None:
+        return ended.result
+    return _without_result(ended.exit_code, was_out_of_memory=ended.was_out_of_memory)
+
+
+def _without_result(exit_code: int | None, *, was_out_of_memory: bool) -> Failed:
+    if exit_code == -signal.SIGKILL and was_out_of_memory:
+        message = "the trial's process needed more memory than the pod's limit: raise it in trial.podTemplate"
+        return _failed(FailureReason.OUT_OF_MEMORY, message)
+    if exit_code is not None and exit_code < 0:
+        return _failed(FailureReason.CRASHED, f"the trial's process was ended by {_signal_name(-exit_code)}")
+    message = f"the trial's process left with exit status {exit_code} before it had a result"
+    return _failed(FailureReason.CRASHED, message)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return f"{signal.Signals(number).name} ({signal.strsignal(number)})"
+    except ValueError:
+        return f"signal {number}"
+
+
+def _failed(reason: FailureReason, message: str) -> Failed:
+    return Failed(Failure(reason=reason, message=message))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What is written about a trial that ended."""
+
+    state: TrialState
+    values: tuple[float, ...] | None = None
+    attributes: Mapping[str, Any]
+
+
+def record(outcome: Outcome, progress: Progress | None) -> Record | None:
+    """What to tell Optuna; None when the trial is not ours to end."""
+    attributes: dict[str, Any] = {}
+    if progress:
+        attributes[EPOCHS_ATTRIBUTE] = progress.epochs
+        if progress.max_epochs is not None:
+            attributes[MAX_EPOCHS_ATTRIBUTE] = progress.max_epochs
+    match outcome:
+        case Completed(values):
+            return Record(state=TrialState.COMPLETE, values=values, attributes=attributes)
+        case Pruned():
+            return Record(state=TrialState.PRUNED, attributes=attributes)
+        case Failed(failure):
+            attributes[FAILURE_ATTRIBUTE] = failure.to_document()
+            return Record(state=TrialState.FAIL, attributes=attributes)
+        case Replaced() | DatabaseLost() | Interrupted():
+            return None
+
+
+def completed(values: Mapping[str, float]) -> Completed | Failed:
+    """The result of a training that came to its end, given the last value of each objective's metric."""
+    for metric, value in values.items():
+        if not math.isfinite(value):
+            return _failed(FailureReason.NOT_FINITE, f"{metric} is {value} at the end of the training")
+    return Completed(tuple(values.values()))
+
+
+_LONGEST_MESSAGE = 500
+_LAST_LINES = 40
+_LAST_CHARACTERS = 8_000
+_FRAMEWORKS = frozenset(
+    {
+        "jsonargparse",
+        "lightning",
+        "lightning_fabric",
+        "lightning_utilities",
+        "numpy",
+        "optuna",
+        "pytorch_lightning",
+        "tenacity",
+        "stamina",
+        "torch",
+        "torchmetrics",
+        "tuning_api",
+        "tuning_trial",
+    }
+)
+_EXAMPLES = "tuning_trial.examples"
+
+
+def failure_of(error: BaseException, *, folders: Iterable[str] = ()) -> Failure:
+    """An exception of the user's code in words, with the place in that code where it came from.
+
+    Args:
+        error: The exception, with its traceback.
+        folders: Where modules are found (`sys.path`): a file is named from there.
+    """
+    if isinstance(error, TrialError):
+        return Failure(reason=error.reason, message=_shortened(str(error)))
+    place = _place(error, folders=folders)
+    message = _shortened(f"{type(error).__name__}: {_first_line(error)}".removesuffix(": ")) + (place and f" ({place})")
+    lines = "".join(traceback.format_exception(error)).splitlines()
+    return Failure(reason=_reason(error), message=message, details="\n".join(lines[-_LAST_LINES:])[-_LAST_CHARACTERS:])
+
+
+def _reason(error: BaseException) -> FailureReason:
+    # By its name: this module does not import torch, whose exception for a full GPU this is.
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return FailureReason.OUT_OF_MEMORY
+    return FailureReason.ERROR
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST_MESSAGE else text[: _LONGEST_MESSAGE - 1] + "…"
+
+
+def _place(error: BaseException, *, folders: Iterable[str]) -> str:
+    """file:line of the last frame in the user's code, or of the last frame at all."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    if not frames:
+        return ""
+    of_user = [frame for frame in frames if _is_of_user(frame[0].f_globals.get("__name__") or "")]
+    frame, line = (of_user or frames)[-1]
+    return f"{_relative(frame.f_code.co_filename, folders=folders)}:{line}"
+
+
+def _is_of_user(module: str) -> bool:
+    package = module.partition(".")[0]
+    return module.startswith(_EXAMPLES) or package not in _FRAMEWORKS | sys.stdlib_module_names
+
+
+def _relative(file: str, *, folders: Iterable[str]) -> str:
+    path = Path(file)
+    known = [Path(folder) for folder in folders if folder and path.is_relative_to(folder)]
+    return str(path.relative_to(max(known, key=lambda folder: len(folder.parts)))) if known else file

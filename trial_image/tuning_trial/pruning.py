@@ -1,0 +1,124 @@
+"""The Lightning callback that reports a trial's metric and stops the training when the pruner says so.
+
+Optuna's own callback needs the `lightning` package, only warns when the metric does not exist (so that a misspelt one
+never prunes), and raises from inside a hook, which skips the hooks of the user that should end a training.
+"""
+
+from collections.abc import Callable, Sequence
+from enum import Enum, auto
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+from typing_extensions import override
+
+from tuning_trial.errors import MissingMetricError
+from tuning_trial.log import logger
+from tuning_trial.outcomes import Progress
+
+Judge = Callable[[float, int], bool]
+"""Reports a value at a step, and answers whether the trial should stop."""
+
+
+class _LoggedIn(Enum):
+    VALIDATION = auto()
+    TRAINING = auto()
+
+
+class ReportAndPrune(Callback):
+    """Reports after each validation, and prunes by `trainer.should_stop`, so that the training ends as it always does.
+
+    A step is a validation run, counted from 0; the sanity check before the training does not count. With one validation
+    an epoch, Lightning's default, a step is an epoch, and `nWarmupSteps: 10` spares the first ten. With
+    `check_val_every_n_epoch: 2` it spares ten validations, which are twenty epochs; with `val_check_interval: 0.5` five.
+
+    A metric that only the training logs (`train_loss`) is reported at the end of each training epoch instead.
+
+    A trial is not pruned in its last epoch, since nothing would be saved and its value would be lost, nor before
+    `min_epochs` and `min_steps`, which Lightning trains in any case.
+    """
+
+    def __init__(
+        self, *, metrics: Sequence[str], judge: Judge | None, tell_progress: Callable[[Progress], None], name: str
+    ) -> None:
+        """Prepare for one trial.
+
+        Args:
+            metrics: The objectives' metrics.
+            judge: Reports and asks the pruner; None with several objectives, which Optuna cannot prune.
+            tell_progress: Takes how far the training is, after each epoch.
+            name: What log lines call the trial.
+        """
+        self.pruned = False
+        self._metrics = metrics
+        self._judge = judge
+        self._tell_progress = tell_progress
+        self._name = name
+        self._step = 0
+        self._logged_in: _LoggedIn | None = None
+        self._has_validated = False
+
+    @override
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Report what was validated."""
+        if trainer.sanity_checking:
+            return
+        self._has_validated = True
+        if self._logged_in is None and self._are_logged(trainer):
+            self._logged_in = _LoggedIn.VALIDATION
+        if self._logged_in is _LoggedIn.VALIDATION:
+            self._report(trainer)
+
+    @override
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Report what only the training logs, and tell how far it is."""
+        if self._logged_in is None and self._are_logged(trainer):
+            self._logged_in = _LoggedIn.TRAINING
+        if self._logged_in is _LoggedIn.TRAINING:
+            self._report(trainer)
+        self._tell_progress(Progress(epochs=trainer.current_epoch + 1, max_epochs=_max_epochs(trainer)))
+
+    @override
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Refuse a metric that a whole epoch with its validation did not log: it would never prune.
+
+        Not a moment earlier: a module may log in its own `on_train_epoch_end`, which comes after ours.
+        """
+        if trainer.current_epoch and self._logged_in is None and (self._has_validated or not trainer.enable_validation):
+            self.last_values(trainer)
+
+    def last_values(self, trainer: pl.Trainer) -> dict[str, float]:
+        """The last value of each metric.
+
+        Raises:
+            MissingMetricError: one was never logged; the message names those that were.
+        """
+        logged = trainer.callback_metrics
+        for metric in self._metrics:
+            if metric not in logged:
+                known = ", ".join(sorted(logged)) or "none"
+                raise MissingMetricError(f"the model logged no metric {metric!r}; it logged {known}")
+        return {metric: float(logged[metric]) for metric in self._metrics}
+
+    def _are_logged(self, trainer: pl.Trainer) -> bool:
+        return all(metric in trainer.callback_metrics for metric in self._metrics)
+
+    def _report(self, trainer: pl.Trainer) -> None:
+        values = self.last_values(trainer)
+        shown = ", ".join(f"{metric}={value:.6g}" for metric, value in values.items())
+        epochs = _max_epochs(trainer)
+        logger.info("%s: epoch %d%s, %s", self._name, trainer.current_epoch + 1, f"/{epochs}" if epochs else "", shown)
+        if self._judge is not None and not self.pruned:
+            should_prune = self._judge(next(iter(values.values())), self._step)
+            if should_prune and _may_stop(trainer):
+                self.pruned = trainer.should_stop = True
+        self._step += 1
+
+
+def _max_epochs(trainer: pl.Trainer) -> int | None:
+    return trainer.max_epochs if trainer.max_epochs is not None and trainer.max_epochs > 0 else None
+
+
+def _may_stop(trainer: pl.Trainer) -> bool:
+    epochs = trainer.current_epoch + 1
+    is_last = epochs == _max_epochs(trainer)
+    return not is_last and epochs >= (trainer.min_epochs or 0) and trainer.global_step >= (trainer.min_steps or 0)

@@ -1,0 +1,70 @@
+"""What a worker is told by its environment; all else it reads from the database."""
+
+import math
+import os
+import socket
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tuning_api.contract import Env, Owner
+from tuning_trial.errors import MisconfiguredError
+
+DEFAULT_IDLE_SECONDS = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The environment of a worker, checked."""
+
+    database_url: str = field(repr=False)
+    study: str
+    owner: Owner
+    scratch: Path
+    idle_seconds: float = DEFAULT_IDLE_SECONDS
+
+
+def read(environment: Mapping[str, str]) -> Settings:
+    """Read :class:`tuning_api.contract.Env`.
+
+    Raises:
+        MisconfiguredError: a variable is missing or makes no sense; the message names it.
+    """
+    return Settings(
+        database_url=_required(environment, Env.DATABASE_URL, "the SQLAlchemy URL of the study's database"),
+        study=_required(environment, Env.STUDY, "the name of the study"),
+        owner=Owner(
+            id=_required(environment, Env.WORKER_ID, "an identity that no other worker has or had"),
+            name=environment.get(Env.WORKER_NAME) or socket.gethostname(),
+        ),
+        scratch=_writable_folder(environment.get(Env.SCRATCH) or tempfile.gettempdir()),
+        idle_seconds=_seconds(environment.get(Env.IDLE_SECONDS) or str(DEFAULT_IDLE_SECONDS)),
+    )
+
+
+def _required(environment: Mapping[str, str], name: Env, meaning: str) -> str:
+    if value := environment.get(name):
+        return value
+    raise MisconfiguredError(f"{name} is not set: it must be {meaning}")
+
+
+def _writable_folder(text: str) -> Path:
+    folder = Path(text)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MisconfiguredError(f"{Env.SCRATCH} is {folder}, which cannot be made: {error.strerror}") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise MisconfiguredError(f"{Env.SCRATCH} is {folder}, which this user cannot write to")
+    return folder
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not (0 <= seconds < math.inf):
+        raise MisconfiguredError(f"{Env.IDLE_SECONDS} is {text!r}, and must be a number of seconds, such as 10")
+    return seconds

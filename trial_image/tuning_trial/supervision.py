@@ -1,0 +1,155 @@
+"""A trial's process from its start to its end, as the worker sees it."""
+
+import math
+import os
+import signal
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Literal
+
+import optuna
+
+from tuning_api.schema import seconds
+from tuning_trial import cgroup, child, interrupts
+from tuning_trial.child import Assignment
+from tuning_trial.interrupts import Interrupts
+from tuning_trial.outcomes import Ended, Progress, Result, StoppedFor
+
+GRACE_SECONDS = 20.0
+"""From SIGTERM, or from its result, to SIGKILL: enough to end a batch and to close loggers, and well within the pod's
+grace period. A process may not end by itself, with threads or data loader workers that nobody stops."""
+
+Isolation = Literal["fork", "process"]
+
+
+@dataclass
+class _Trial:
+    """A trial's process, and what it has sent."""
+
+    process: BaseProcess
+    results: Connection
+    progress: Progress | None = None
+    result: Result | None = None
+    is_silent: bool = False
+
+    @property
+    def has_ended(self) -> bool:
+        return self.process.exitcode is not None
+
+    def wait(self, signals: Interrupts, *, until: float) -> None:
+        """Sleep until a message, a signal or the given time; then take what has arrived."""
+        left = None if until == math.inf else max(0.0, until - time.monotonic())
+        wait([signals.fileno()] if self.is_silent else [signals.fileno(), self.results], timeout=left)
+        signals.clear()
+        self.receive()
+
+    def receive(self) -> None:
+        try:
+            while not self.is_silent and self.results.poll():
+                message = self.results.recv()
+                if isinstance(message, Progress):
+                    self.progress = message
+                else:
+                    self.result = message
+        except (EOFError, OSError):
+            # NB: a process that is killed in the middle of a message leaves half of it.
+            self.is_silent = True
+
+
+def run(
+    assignment: Assignment,
+    *,
+    study: optuna.Study,
+    isolation: Isolation,
+    timeout: str | None,
+    signals: Interrupts,
+    grace: float,
+) -> tuple[Ended, Progress | None]:
+    """Run a trial in a process of its own, and wait for its end.
+
+    Args:
+        assignment: The trial.
+        study: The worker's study, which a fork takes over.
+        isolation: A fork of this process, or a fresh interpreter.
+        timeout: trial.timeout; None for no limit.
+        signals: Ends the trial when the worker is asked to stop.
+        grace: Seconds that the process has to end, once it sent its result or was asked to stop.
+
+    Returns:
+        How it ended, and how far it came.
+    """
+    _bury_orphans()
+    kills_before = cgroup.oom_kills()
+    trial = _start(assignment, study=study, isolation=isolation)
+    try:
+        stopped_for = _watch(trial, signals=signals, timeout=timeout)
+        if stopped_for:
+            trial.process.terminate()
+        _await_end(trial, signals=signals, patience=grace)
+    finally:
+        _kill(trial.process)
+    kills = cgroup.oom_kills()
+    ended = Ended(
+        result=trial.result,
+        exit_code=trial.process.exitcode,
+        stopped_for=stopped_for,
+        was_out_of_memory=kills is not None and kills_before is not None and kills > kills_before,
+        timeout=timeout,
+    )
+    trial.process.close()
+    trial.results.close()
+    return ended, trial.progress
+
+
+def _start(assignment: Assignment, *, study: optuna.Study, isolation: Isolation) -> _Trial:
+    is_fork = isolation == "fork"
+    context = get_context("fork") if is_fork else get_context("spawn")
+    results, sender = context.Pipe(duplex=False)
+    process = context.Process(
+        target=child.run,
+        name=assignment.name,
+        args=(assignment, sender, study if is_fork else None),
+        kwargs={"parent": os.getpid()},
+    )
+    with interrupts.held():
+        process.start()
+    sender.close()
+    return _Trial(process, results)
+
+
+def _watch(trial: _Trial, *, signals: Interrupts, timeout: str | None) -> StoppedFor | None:
+    """Wait for a result or an end, and say for what the process has to be stopped before either."""
+    deadline = time.monotonic() + seconds(timeout) if timeout else math.inf
+    while trial.result is None and not trial.has_ended:
+        if signals.requested:
+            return StoppedFor.INTERRUPTION
+        if time.monotonic() >= deadline:
+            return StoppedFor.TIMEOUT
+        trial.wait(signals, until=deadline)
+    return None
+
+
+def _await_end(trial: _Trial, *, signals: Interrupts, patience: float) -> None:
+    deadline = time.monotonic() + patience
+    while not trial.has_ended and time.monotonic() < deadline:
+        trial.wait(signals, until=deadline)
+    trial.receive()
+
+
+def _kill(process: BaseProcess) -> None:
+    """End what is left of the process, and of those that it started."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid or 0, signal.SIGKILL)
+    process.kill()
+    process.join()
+
+
+def _bury_orphans() -> None:
+    """Data loader workers outlive a trial that was killed; in a pod their new parent is this process, PID 1."""
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG) != (0, 0):
+            pass

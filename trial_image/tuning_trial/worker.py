@@ -1,0 +1,301 @@
+"""The worker's loop: claim, suggest, train in a process of its own, tell, next.
+
+The worker imports torch and the user's modules once and forks for each trial, so that a trial starts in milliseconds;
+what goes wrong in a trial's process is that trial's failure and not the worker's. For a fork to be safe, the worker
+itself starts no thread, runs no tensor operation and never asks for CUDA.
+
+Between the claim and the telling a trial is RUNNING with this worker as its owner. Once the worker is gone, whatever
+ended it, the controller queues the trial again.
+"""
+
+import os
+import shutil
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import import_module
+
+import optuna
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.trial import Trial
+from pydantic import ValidationError
+from sqlalchemy.exc import SQLAlchemyError
+
+from tuning_api.contract import REQUEUED_ATTRIBUTE, SPEC_ATTRIBUTE, ExitCode, Failure, FailureReason
+from tuning_api.schema import Scalar
+from tuning_api.spec import StudySpec
+from tuning_trial import claim, config, database, forking, outcomes, search, supervision
+from tuning_trial.child import Assignment
+from tuning_trial.claim import Claimed
+from tuning_trial.errors import DatabaseAwayError, InvalidConfigError, MisconfiguredError
+from tuning_trial.interrupts import Interrupts
+from tuning_trial.log import logger
+from tuning_trial.outcomes import Completed, DatabaseLost, Failed, Interrupted, Outcome, Progress, Pruned, Replaced
+from tuning_trial.settings import Settings
+from tuning_trial.supervision import Isolation
+
+_POLL_SECONDS = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Worker:
+    """A worker with its study open."""
+
+    settings: Settings
+    signals: Interrupts
+    study: optuna.Study
+    storage: database.PatientStorage
+    isolation: Isolation
+    grace: float
+
+
+def work(
+    settings: Settings,
+    *,
+    signals: Interrupts,
+    patience: float,
+    grace: float,
+) -> ExitCode:
+    """Run trials until none waits, or until asked to stop.
+
+    Args:
+        settings: The worker's environment.
+        signals: Asks it to stop.
+        patience: Seconds that one call waits for a database that is away.
+        grace: Seconds that a trial's process has to end when it is stopped.
+
+    Raises:
+        MisconfiguredError: the worker cannot work, however often it is tried.
+        DatabaseAwayError: the database stayed away; a trial that was running stays RUNNING.
+    """
+    try:
+        study = database.open_study(
+            settings.database_url, settings.study, stopping=lambda: signals.requested, patience=patience
+        )
+        logger.info("worker %s joins study %s", settings.owner.name, settings.study)
+        isolation = _prepare(_read_spec(study))
+        worker = _Worker(
+            settings=settings,
+            signals=signals,
+            study=study,
+            storage=database.storage_of(study),
+            isolation=isolation,
+            grace=grace,
+        )
+        return _run_trials(worker)
+    except (StorageInternalError, SQLAlchemyError) as error:
+        if database.is_away(error):
+            raise DatabaseAwayError(f"the database stayed away: {database.describe(error)}") from error
+        raise
+
+
+def _read_spec(study: optuna.Study) -> StudySpec:
+    document = study.user_attrs.get(SPEC_ATTRIBUTE)
+    if document is None:
+        raise MisconfiguredError(f"study {study.study_name} has no spec: was it made by the operator?")
+    try:
+        spec = StudySpec.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "spec"
+        raise MisconfiguredError(
+            f"this trial image cannot read the study's spec ({where}: {first['msg']}): is it older than the operator?"
+        ) from error
+    if spec.trial.lightning is None:
+        raise MisconfiguredError("this trial image runs trial.lightning only, and the study has trial.objective")
+    return spec
+
+
+def _prepare(spec: StudySpec) -> Isolation:
+    """Import, once, what every trial needs; and see whether this process can still be forked then."""
+    if spec.trial.isolation == "process":
+        logger.info("isolation: process, each trial gets a fresh interpreter")
+        return "process"
+    started = time.monotonic()
+    # torch.cuda.is_available() then asks the driver's management library and does not initialise CUDA, which a fork
+    # would inherit in a state that cannot be used (pytorch/pytorch#83973).
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+    # Only here: with isolation "process" this process needs no torch, and a wrong setting is reported seconds earlier.
+    import torch  # noqa: PLC0415
+
+    from tuning_trial import lightning_parser, lightning_runner  # noqa: F401, PLC0415
+
+    lightning_parser.shared_parser()
+    for path in config.class_paths(spec.trial.lightning):
+        _import_module_of(path)
+    logger.info("imported torch %s and the model in %.0f s", torch.__version__, time.monotonic() - started)
+    if why := forking.obstacle(torch_has_cuda=bool(torch.cuda.is_initialized())):  # type: ignore[no-untyped-call]
+        logger.warning("%s: each trial gets a fresh interpreter instead of a fork (isolation: process)", why)
+        return "process"
+    return "fork"
+
+
+def _import_module_of(class_path: str) -> None:
+    module = class_path.rpartition(".")[0]
+    try:
+        import_module(module)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's code may raise anything
+        logger.warning("cannot import %s: %s: %s; the trials will say where", module, type(error).__name__, error)
+
+
+def _run_trials(worker: _Worker) -> ExitCode:
+    trials = 0
+    while not worker.signals.requested:
+        claimed = _wait_for_trial(worker)
+        if claimed is None:
+            break
+        outcome = _run_trial(worker, claimed)
+        trials += 1
+        if isinstance(outcome, DatabaseLost):
+            raise DatabaseAwayError(f"the database stayed away: {outcome.message}")
+    if worker.signals.requested:
+        logger.info("asked to stop: leaving after %d trials", trials)
+        return ExitCode.INTERRUPTED
+    logger.info("no trial is waiting: leaving after %d trials", trials)
+    return ExitCode.NOTHING_LEFT
+
+
+def _wait_for_trial(worker: _Worker) -> Claimed | None:
+    deadline = time.monotonic() + worker.settings.idle_seconds
+    while not worker.signals.requested:
+        if claimed := _claim(worker):
+            return claimed
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return None
+        worker.signals.pause(min(_POLL_SECONDS, left))
+    return None
+
+
+def _claim(worker: _Worker) -> Claimed | None:
+    """Claim a trial. When the connection broke, an attempt may have succeeded without our knowing."""
+    engine, owner = worker.storage.engine, worker.settings.owner
+    study_id = worker.study._study_id  # noqa: SLF001
+    is_again = False
+
+    def attempt() -> Claimed | None:
+        nonlocal is_again
+        found = claim.unfinished(engine, study_id=study_id, owner=owner) if is_again else None
+        is_again = True
+        return found or claim.claim(engine, study_id=study_id, owner=owner, now=_now)
+
+    return worker.storage.patiently(attempt)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+def _run_trial(worker: _Worker, claimed: Claimed) -> Outcome:
+    started = time.monotonic()
+    progress: Progress | None = None
+    spec = _read_spec(worker.study)
+    assignment = _assign(worker, claimed, spec)
+    if isinstance(assignment, Assignment):
+        ended, progress = supervision.run(
+            assignment,
+            study=worker.study,
+            isolation="process" if spec.trial.isolation == "process" else worker.isolation,
+            timeout=spec.trial.timeout,
+            signals=worker.signals,
+            grace=worker.grace,
+        )
+        outcome = outcomes.outcome(ended)
+        shutil.rmtree(assignment.folder, ignore_errors=True)
+    else:
+        outcome = assignment
+    outcome = _tell(worker, claimed, outcome, progress)
+    _log(outcome, spec=spec, number=claimed.number, progress=progress, took=time.monotonic() - started)
+    return outcome
+
+
+def _assign(worker: _Worker, claimed: Claimed, spec: StudySpec) -> Assignment | Failed | Replaced:
+    """Choose the trial's parameters, and put them into its configuration."""
+    seed = search.trial_seed(spec.resolved_sampler.seed, claimed.number)
+    folder = worker.settings.scratch / f"{worker.settings.study}-trial-{claimed.number}"
+    try:
+        params = _suggest(worker.study, claimed, spec, seed=seed)
+        shown = ", ".join(f"{name}={_shown(value)}" for name, value in params.items())
+        logger.info("trial %d: %s (seed %d)", claimed.number, shown, seed)
+        names = {parameter.name for parameter in spec.search_space}
+        built_in: dict[str, Scalar] = {
+            "trial.number": claimed.number,
+            "trial.dir": str(folder),
+            "study.name": worker.settings.study,
+        }
+        lightning = config.substitute(spec.trial.lightning or {}, built_in | params, absent=names - params.keys())
+    except UpdateFinishedTrialError:
+        return Replaced()
+    except InvalidConfigError as error:
+        return Failed(outcomes.failure_of(error))
+    except ValueError as error:
+        message = f"the parameters cannot be chosen: {error}"
+        return Failed(Failure(reason=FailureReason.INVALID_CONFIG, message=message))
+    return Assignment(
+        database_url=worker.settings.database_url,
+        study=worker.settings.study,
+        trial_id=claimed.trial_id,
+        number=claimed.number,
+        config=lightning,
+        metrics=tuple(objective.metric for objective in spec.objectives),
+        pruner=spec.resolved_pruner,
+        seed=seed,
+        folder=folder,
+    )
+
+
+def _suggest(study: optuna.Study, claimed: Claimed, spec: StudySpec, *, seed: int) -> dict[str, Scalar]:
+    conditional = any(parameter.when for parameter in spec.search_space)
+    study.sampler = search.build_sampler(spec.resolved_sampler, seed=seed, conditional=conditional)
+    search.build_pruner(spec.resolved_pruner)  # what this image does not know is better refused here than in the trial
+    # What Study.ask does before it makes a trial: forget what was read for the last one.
+    study._thread_local.cached_all_trials = None  # noqa: SLF001
+    # NB: Optuna's cache does not know a trial that was claimed by SQL, and raises KeyError in the first suggestion if
+    # the sampler, like RandomSampler, reads no trials.
+    study.get_trials(deepcopy=False, states=())
+    return search.suggest(Trial(study, claimed.trial_id), spec.search_space)
+
+
+def _tell(worker: _Worker, claimed: Claimed, outcome: Outcome, progress: Progress | None) -> Outcome:
+    """Write how the trial ended; the controller may have ended it before us."""
+    record = outcomes.record(outcome, progress)
+    if record is None:
+        return outcome
+    # What is refused here was finished before: by the controller, or by an attempt of ours whose answer was lost.
+    with suppress(UpdateFinishedTrialError):
+        for key, value in record.attributes.items():
+            worker.storage.set_trial_user_attr(claimed.trial_id, key, value)
+        worker.study.tell(claimed.number, record.values, state=record.state, skip_if_finished=True)
+    stored = worker.storage.get_trial(claimed.trial_id)
+    is_ours = stored.state is record.state and not (
+        isinstance(outcome, Failed) and REQUEUED_ATTRIBUTE in stored.user_attrs
+    )
+    return outcome if is_ours else Replaced()
+
+
+def _log(outcome: Outcome, *, spec: StudySpec, number: int, progress: Progress | None, took: float) -> None:
+    after = f"{took:.1f} s"
+    if progress:
+        after = f"{progress.epochs}{f' of {progress.max_epochs}' if progress.max_epochs else ''} epochs, {after}"
+    match outcome:
+        case Completed(values):
+            metrics = (objective.metric for objective in spec.objectives)
+            shown = ", ".join(f"{metric}={value:.6g}" for metric, value in zip(metrics, values, strict=True))
+            logger.info("trial %d complete: %s (%s)", number, shown, after)
+        case Pruned():
+            logger.info("trial %d pruned (%s)", number, after)
+        case Failed(failure):
+            logger.error("trial %d failed, %s: %s (%s)", number, failure.reason, failure.message, after)
+            if failure.details:
+                logger.error("trial %d: %s", number, failure.details)
+        case Replaced():
+            logger.warning("trial %d was given to another worker meanwhile; going on", number)
+        case DatabaseLost(message):
+            logger.error("trial %d stopped, its reports did not get through: %s", number, message)
+        case Interrupted():
+            logger.info("trial %d stopped (%s); it will be queued again", number, after)
+
+
+def _shown(value: Scalar) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
