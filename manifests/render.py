@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from cluster import binaries
+
 from tuning_api.crd import crd, to_yaml
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -74,7 +75,15 @@ def _chart_crd(definition: str) -> str:
 
 def _rendered_chart() -> str:
     values = ["crds.enabled=false", f"secrets.existingSecret={SECRET}", "fullnameOverride=tuningstudy"]
-    command = [binaries.HELM.ensure() / "helm", "template", "tuningstudy", CHART, "--namespace", NAMESPACE, "--no-hooks"]
+    command = [
+        binaries.HELM.ensure() / "helm",
+        "template",
+        "tuningstudy",
+        CHART,
+        "--namespace",
+        NAMESPACE,
+        "--no-hooks",
+    ]
     for value in values:
         command += ["--set", value]
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout

@@ -1,3 +1,3 @@
 """Fixtures for all levels."""
 
-pytest_plugins = ["tests.support.postgres"]
+pytest_plugins = ["tests.support.postgres", "tests.support.cluster"]
