@@ -1,0 +1,89 @@
+"""Figures are rendered in a process of its own: it may take long, and it may die, and pages are served all the same.
+
+The cap on time is an alarm inside that process. A future can be given up, but the work behind it could not be stopped.
+"""
+
+import asyncio
+import json
+import signal
+from collections import OrderedDict
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from types import FrameType
+
+from tuning_operator.charts.figures import CHARTS, Subject, render
+from tuning_operator.charts.source import StudyData
+
+SECONDS = 30.0
+KEPT = 64
+
+
+class Renderer:
+    """Owns the process. Figures are kept for as long as no further trial ends, and made once for all who wait."""
+
+    def __init__(self, *, seconds: float = SECONDS) -> None:
+        self._seconds = seconds
+        self._pool = _pool()
+        self._known: OrderedDict[tuple[str, str, str], asyncio.Task[dict[str, str]]] = OrderedDict()
+
+    async def figures(self, data: StudyData, subject: Subject) -> dict[str, str]:
+        """All figures of a study as JSON; words in their place if they could not be made."""
+        key = (data.namespace, data.name, figures_version(data))
+        if key not in self._known:
+            self._known[key] = asyncio.create_task(self._render(subject))
+            if len(self._known) > KEPT:
+                self._known.popitem(last=False)
+        self._known.move_to_end(key)
+        # NB: shielded, since one reader who goes away would cancel it for all others.
+        return await asyncio.shield(self._known[key])
+
+    async def _render(self, subject: Subject) -> dict[str, str]:
+        pool = self._pool
+        try:
+            return await asyncio.get_running_loop().run_in_executor(pool, render_within, subject, self._seconds)
+        except TimeoutError:
+            return _words(f"Drawing took longer than {self._seconds:g} seconds and was given up.")
+        except BrokenProcessPool:
+            if pool is self._pool:
+                self._pool = _pool()
+            return _words("The process that draws the charts ended; the next trial that ends starts it again.")
+
+    def close(self) -> None:
+        """End the process."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def figures_version(data: StudyData) -> str:
+    """Changes whenever a figure would: when a trial ends, or when one is created."""
+    ended = sum(trial.state.is_finished() for trial in data.trials)
+    last = max((trial._trial_id for trial in data.trials), default=-1)  # noqa: SLF001 - the number is not the row's
+    return f"{ended}-{last}"
+
+
+def render_within(subject: Subject, seconds: float) -> dict[str, str]:
+    """Render in this process.
+
+    Raises:
+        TimeoutError: it took too long.
+    """
+    signal.signal(signal.SIGALRM, _give_up)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        return render(subject)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _give_up(_: int, __: FrameType | None) -> None:
+    raise TimeoutError
+
+
+def _pool() -> ProcessPoolExecutor:
+    # NB: spawned, since the server has threads, and a fork would copy locks that they hold.
+    return ProcessPoolExecutor(1, mp_context=get_context("spawn"))
+
+
+def _words(words: str) -> dict[str, str]:
+    answer = json.dumps({"figure": None, "words": words, "note": None, "minWidth": 0})
+    return dict.fromkeys(CHARTS, answer)

@@ -1,0 +1,267 @@
+"""The charts server's HTTP: who may see what, and how it is cached.
+
+A signature is verified before anything is loaded, and every refusal is the same 404, so that nobody learns which studies
+exist. All of a page comes from this server, and the Content-Security-Policy holds browsers to it.
+"""
+
+import asyncio
+import gzip
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Final
+
+from aiohttp import web
+from sqlalchemy.engine import URL
+
+from tuning_operator.charts import page
+from tuning_operator.charts.figures import CHARTS
+from tuning_operator.charts.links import is_signed
+from tuning_operator.charts.renderer import Renderer, figures_version
+from tuning_operator.charts.source import PostgresSource, StudyData, StudySource
+from tuning_operator.errors import DatabaseUnavailable
+
+log = logging.getLogger(__name__)
+
+SECURITY_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+RELOAD_SECONDS = 5
+FRESH_SECONDS = 1.0
+"""Readers of the same study within this time share one look at the database."""
+MOST_LOADING = 256
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Loader:
+    """One look at the database for all who ask for the same study at about the same time."""
+
+    def __init__(self, source: StudySource) -> None:
+        self.source = source
+        self._recent: dict[tuple[str, str], tuple[float, asyncio.Task[StudyData | None]]] = {}
+
+    async def load(self, namespace: str, study: str) -> StudyData | None:
+        """The study as it was at most a second ago, or None.
+
+        Raises:
+            DatabaseUnavailable: the database does not answer.
+        """
+        key, now = (namespace, study), time.monotonic()
+        begun, task = self._recent.get(key, (0.0, None))
+        if task is None or (task.done() and now - begun > FRESH_SECONDS):
+            if len(self._recent) >= MOST_LOADING:
+                self._recent.clear()
+            task = asyncio.create_task(asyncio.to_thread(self.source.load, namespace, study))
+            self._recent[key] = now, task
+        return await asyncio.shield(task)
+
+
+LOADER: Final = web.AppKey("loader", Loader)
+RENDERER: Final = web.AppKey("renderer", Renderer)
+SIGNING_KEY: Final = web.AppKey("signing_key", str)
+
+
+def create_app(*, source: StudySource, signing_key: str, renderer: Renderer | None = None) -> web.Application:
+    """The server as an application."""
+    app = web.Application(middlewares=[_finish])
+    app[LOADER] = Loader(source)
+    app[SIGNING_KEY] = signing_key
+    app[RENDERER] = renderer or Renderer()
+    prefix = "/studies/{namespace}/{study}/{signature}/"
+    app.add_routes(
+        [
+            web.get(prefix, _study),
+            web.get(prefix.rstrip("/"), _with_slash),
+            web.get(prefix + "data", _data),
+            web.get(prefix + "figures", _figures),
+            web.get(prefix + "{chart}", _chart),
+            web.get("/static/{version}/{name}", _static),
+            web.get("/healthz", _healthz),
+            web.get("/readyz", _readyz),
+        ]
+    )
+    app.on_cleanup.append(_close)
+    return app
+
+
+def serve(*, database_url: URL, signing_key: str, port: int) -> None:
+    """Serve until asked to stop."""
+    source = PostgresSource(database_url)
+    app = create_app(source=source, signing_key=signing_key)
+    try:
+        # NB: no access log: the paths in it are keys.
+        web.run_app(app, port=port, access_log=None, print=None, shutdown_timeout=5)
+    finally:
+        source.close()
+
+
+async def _close(app: web.Application) -> None:
+    app[RENDERER].close()
+
+
+# Pages
+
+
+async def _study(request: web.Request) -> web.Response:
+    data = await _load(request)
+    return _html(page.study_page(data, now=_now(), figures_version=figures_version(data)))
+
+
+async def _chart(request: web.Request) -> web.Response:
+    data = await _load(request)
+    chart = request.match_info["chart"]
+    if chart not in CHARTS:
+        raise web.HTTPNotFound
+    return _html(page.study_page(data, now=_now(), figures_version=figures_version(data), chart=chart))
+
+
+async def _with_slash(request: web.Request) -> web.Response:
+    _verify(request)
+    raise web.HTTPPermanentRedirect(request.match_info["signature"] + "/")
+
+
+async def _data(request: web.Request) -> web.Response:
+    data = await _load(request)
+    live = page.live(data, now=_now())
+    answer = {
+        "summary": live.summary,
+        "rows": live.rows,
+        "columns": page.columns(data),
+        "terminal": live.is_terminal,
+        "figures": figures_version(data),
+    }
+    return _json(request, json.dumps(answer))
+
+
+async def _figures(request: web.Request) -> web.Response:
+    data = await _load(request)
+    figures = await request.app[RENDERER].figures(data, page.subject(data))
+    return _json(request, "{" + ", ".join(f"{json.dumps(key)}: {figure}" for key, figure in figures.items()) + "}")
+
+
+def _verify(request: web.Request) -> tuple[str, str]:
+    """Namespace and study of a signed link.
+
+    Raises:
+        web.HTTPNotFound: it is not signed for this study.
+    """
+    namespace, study, signature = (request.match_info[name] for name in ("namespace", "study", "signature"))
+    if not is_signed(signature, key=request.app[SIGNING_KEY], namespace=namespace, study=study):
+        raise web.HTTPNotFound
+    return namespace, study
+
+
+async def _load(request: web.Request) -> StudyData:
+    data = await request.app[LOADER].load(*_verify(request))
+    if data is None:
+        raise web.HTTPNotFound
+    return data
+
+
+# Everything else
+
+
+@lru_cache
+def _compressed(path: str) -> bytes:
+    """NB: plotly.min.js takes a second of one core to compress, so it is done once."""
+    return gzip.compress(page.static_files()[path][1], compresslevel=6, mtime=0)
+
+
+async def _static(request: web.Request) -> web.Response:
+    path = f"{request.match_info['version']}/{request.match_info['name']}"
+    if path not in page.static_files():
+        raise web.HTTPNotFound
+    content_type, content = page.static_files()[path]
+    headers = {"Cache-Control": "public, max-age=31536000, immutable", "Vary": "Accept-Encoding"}
+    if "gzip" in request.headers.get("Accept-Encoding", ""):
+        content = await asyncio.to_thread(_compressed, path)
+        headers["Content-Encoding"] = "gzip"
+    return web.Response(body=content, content_type=content_type, charset="utf-8", headers=headers)
+
+
+async def _healthz(_: web.Request) -> web.Response:
+    """It does not ask for the database: a restart would not bring that back."""
+    return web.Response(text="ok\n")
+
+
+async def _readyz(_: web.Request) -> web.Response:
+    """Ready without the database, too: this server says in words that it is away, and an ingress would not."""
+    return web.Response(text="ok\n")
+
+
+@web.middleware
+async def _finish(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turn refusals and outages into pages in words, and add the headers that all answers have."""
+    try:
+        response = await handler(request)
+    except DatabaseUnavailable as error:
+        log.warning("the database is unavailable: %s", error)
+        response = _unavailable(request)
+    except web.HTTPRedirection as redirect:
+        response = redirect
+    except web.HTTPException as error:
+        response = _refusal(request, error)
+    response.headers.update(SECURITY_HEADERS)
+    response.headers.setdefault("Cache-Control", "no-cache")
+    if not response.prepared and "Content-Encoding" not in response.headers:
+        response.enable_compression()
+    return response
+
+
+def _refusal(request: web.Request, error: web.HTTPException) -> web.Response:
+    if error.status != web.HTTPNotFound.status_code:
+        return web.Response(text=f"{error.reason}\n", status=error.status)
+    message = (
+        "This link opens no study: it may be incomplete, or the study was deleted. `kubectl get tuningstudy -o yaml`"
+    )
+    text = page.message_page(
+        title="Nothing here", message=message + " shows the study's links under status.charts.", root=_root(request)
+    )
+    return _html(text, status=404)
+
+
+def _unavailable(request: web.Request) -> web.Response:
+    text = page.message_page(
+        title="The database does not answer",
+        message="Trials go on as soon as it is back, and so does this page; nothing is lost.",
+        root=_root(request),
+        reload_seconds=RELOAD_SECONDS,
+    )
+    response = _html(text, status=503)
+    response.headers["Retry-After"] = str(RELOAD_SECONDS)
+    return response
+
+
+def _root(request: web.Request) -> str:
+    """The way from a path to this server's root: it may be served below a path that it does not know."""
+    return "../" * (request.rel_url.raw_path.count("/") - 1) or "./"
+
+
+def _html(text: str, *, status: int = 200) -> web.Response:
+    return web.Response(text=text, status=status, content_type="text/html")
+
+
+def _json(request: web.Request, text: str) -> web.Response:
+    """An answer that is sent only if the reader does not have it already."""
+    etag = hashlib.sha256(text.encode()).hexdigest()[:32]
+    if any(known.value == etag for known in request.if_none_match or ()):
+        response = web.Response(status=304)
+    else:
+        response = web.Response(text=text, content_type="application/json")
+    response.etag = etag
+    return response
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,171 @@
+"""Where pages get their studies from: Postgres, through a role that may only read.
+
+Optuna's cached storage keeps the trials that have ended, so a poll reads only the rows that still change. The caches are
+bounded: who opens many studies one after the other pays in time, not in the server's memory.
+"""
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from optuna.exceptions import StorageInternalError
+from optuna.storages import RDBStorage
+from optuna.storages._cached_storage import _CachedStorage
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+from psycopg2 import errors as postgres_errors
+from sqlalchemy import text
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError
+
+from tuning_api import contract, naming
+from tuning_api.spec import StudySpec
+from tuning_api.status import StudyStatus, read_status
+from tuning_operator.database import database_errors, open_storage
+from tuning_operator.model import Clock
+
+SCHEMAS_KEPT = 32
+STUDIES_KEPT = 32
+
+
+@dataclass(frozen=True)
+class StudyData:
+    """A study as the database has it at one moment."""
+
+    namespace: str
+    name: str
+    directions: tuple[StudyDirection, ...]
+    trials: tuple[FrozenTrial, ...]
+    """Those that count: neither lost (a successor stands for them) nor withdrawn before they ran."""
+    retried: int = 0
+    """Trials that lost their worker and were queued again."""
+    spec: StudySpec | None = None
+    """None where this version cannot read what another one has written."""
+    status: StudyStatus = field(default_factory=StudyStatus)
+    clock: Clock = field(default_factory=Clock)
+
+
+class StudySource(Protocol):
+    """What the server asks of the database; both calls block, and may raise DatabaseUnavailable."""
+
+    def load(self, namespace: str, study: str) -> StudyData | None:
+        """The study, or None if there is none of that name."""
+
+    def ping(self) -> None:
+        """Return if the database answers."""
+
+
+class PostgresSource:
+    """Studies in Postgres; may be called from several threads."""
+
+    def __init__(self, url: URL) -> None:
+        self._url = url
+        self._schemas: OrderedDict[str, RDBStorage] = OrderedDict()
+        self._studies: OrderedDict[tuple[str, str], _CachedStorage] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def load(self, namespace: str, study: str) -> StudyData | None:
+        """See `StudySource`."""
+        with database_errors():
+            try:
+                return self._load(namespace, study)
+            except KeyError:
+                self._forget(namespace, study)
+                return None
+            except StorageInternalError as error:
+                if _is_absent(error):
+                    return None
+                raise
+
+    def ping(self) -> None:
+        """See `StudySource`."""
+        with database_errors(), self._schema("public").engine.connect() as connection:
+            connection.execute(text("SELECT 1"))
+
+    def close(self) -> None:
+        """Close all connections."""
+        with self._lock:
+            for storage in self._schemas.values():
+                storage.engine.dispose()
+            self._schemas.clear()
+            self._studies.clear()
+
+    def _load(self, namespace: str, study: str) -> StudyData:
+        storage = self._storage(namespace, study)
+        study_id = storage.get_study_id_from_name(study)
+        attributes = storage.get_study_user_attrs(study_id)
+        trials = storage.get_all_trials(study_id, deepcopy=False)
+        return StudyData(
+            namespace=namespace,
+            name=study,
+            directions=tuple(storage.get_study_directions(study_id)),
+            trials=tuple(trial for trial in trials if counts(trial)),
+            retried=sum(_is_lost(trial) for trial in trials),
+            spec=_spec(attributes.get(contract.SPEC_ATTRIBUTE)),
+            status=read_status(attributes.get(contract.STATUS_ATTRIBUTE)),
+            clock=_clock(attributes.get(contract.CLOCK_ATTRIBUTE)),
+        )
+
+    def _storage(self, namespace: str, study: str) -> _CachedStorage:
+        schema = self._schema(naming.database_schema(namespace))
+        with self._lock:
+            known = self._studies.setdefault((namespace, study), _CachedStorage(schema))
+            self._studies.move_to_end((namespace, study))
+            if len(self._studies) > STUDIES_KEPT:
+                self._studies.popitem(last=False)
+            return known
+
+    def _schema(self, schema: str) -> RDBStorage:
+        with self._lock:
+            if schema not in self._schemas:
+                self._schemas[schema] = open_storage(self._url, schema)
+            self._schemas.move_to_end(schema)
+            if len(self._schemas) > SCHEMAS_KEPT:
+                _, oldest = self._schemas.popitem(last=False)
+                # Connections that are in use close when they are given back.
+                oldest.engine.dispose()
+            return self._schemas[schema]
+
+    def _forget(self, namespace: str, study: str) -> None:
+        with self._lock:
+            self._studies.pop((namespace, study), None)
+
+
+def counts(trial: FrozenTrial) -> bool:
+    """Whether a trial belongs into figures and tables."""
+    is_cancelled = trial.state is TrialState.FAIL and bool(trial.user_attrs.get(contract.CANCELLED_ATTRIBUTE))
+    return not is_cancelled and not _is_lost(trial)
+
+
+def _is_lost(trial: FrozenTrial) -> bool:
+    return trial.state is TrialState.FAIL and trial.user_attrs.get(contract.REQUEUED_ATTRIBUTE) is not None
+
+
+def _is_absent(error: StorageInternalError) -> bool:
+    """Whether the namespace has no tables, or none that this role was ever granted: then there is no study either."""
+    cause = error.__cause__
+    absent = (postgres_errors.UndefinedTable, postgres_errors.InsufficientPrivilege)
+    return isinstance(cause, DBAPIError) and isinstance(cause.orig, absent)
+
+
+def _spec(document: Any) -> StudySpec | None:
+    try:
+        return StudySpec.model_validate(document)
+    except ValueError:
+        return None
+
+
+def _clock(document: dict[str, Any] | None) -> Clock:
+    if not document:
+        return Clock()
+    since = document.get("runningSince")
+    return Clock(float(document["elapsedSeconds"]), datetime.fromisoformat(since) if since else None)
+
+
+def utc(moment: datetime | None) -> datetime | None:
+    """NB: Optuna 5 gives times that are UTC, with or without saying so (optuna/optuna#6708)."""
+    if moment is None:
+        return None
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
