@@ -1,0 +1,117 @@
+"""The operator as a process of its own, as the chart runs it: with a service account's rights and no more."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import yaml
+from cluster import binaries
+from cluster.control_plane import ControlPlane
+from sqlalchemy.engine import URL
+from tests.support.cluster import Kubectl
+from tests.support.wait import wait_until
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+SYSTEM_NAMESPACE = "tuningstudy-system"
+SIGNING_KEY = "test-signing-key"
+CHARTS_PASSWORD = "test-charts-password"
+
+
+def service_account_kubeconfig(plane: ControlPlane, kubectl: Kubectl) -> Path:
+    """A kubeconfig with the rights that the chart gives the operator: what is tested is what is shipped."""
+    helm = binaries.HELM.ensure() / "helm"
+    command = [str(helm), "template", "tuningstudy-operator", str(ROOT / "charts" / "tuningstudy-operator")]
+    command += ["--namespace", SYSTEM_NAMESPACE, "--show-only", "templates/operator/rbac.yaml"]
+    rendered = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    kubectl("create", "namespace", SYSTEM_NAMESPACE, check=False)
+    kubectl("apply", "-f", "-", stdin=rendered)
+    account = next(item for item in yaml.safe_load_all(rendered) if item["kind"] == "ServiceAccount")
+    token = kubectl("create", "token", account["metadata"]["name"], "-n", SYSTEM_NAMESPACE, "--duration=2h").strip()
+    return plane.write_kubeconfig("tuningstudy-operator", token=token)
+
+
+@dataclass
+class OperatorProcess:
+    """`python -m tuning_operator run`."""
+
+    kubeconfig: Path
+    database: URL
+    directory: Path
+    settings: dict[str, str] = field(default_factory=dict)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def log(self) -> str:
+        """What the operator has printed."""
+        return (self.directory / "operator.log").read_text()
+
+    def start(self) -> None:
+        """Start it and wait until it watches."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._port, metrics_port = _free_port(), _free_port()
+        environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("TUNING_")},
+            "KUBECONFIG": str(self.kubeconfig),
+            "TUNING_DATABASE_URL": self.database.render_as_string(hide_password=False),
+            "TUNING_SIGNING_KEY": SIGNING_KEY,
+            "TUNING_CHARTS_DATABASE_PASSWORD": CHARTS_PASSWORD,
+            "TUNING_TRIAL_IMAGE": "tuningstudy-trial:test",
+            "TUNING_CHARTS_URL": "https://charts.example",
+            "TUNING_PROBE_PORT": str(self._port),
+            "TUNING_METRICS_PORT": str(metrics_port),
+            "TUNING_RESYNC_SECONDS": "1",
+            "TUNING_STATUS_SECONDS": "2",
+            **self.settings,
+        }
+        command = [sys.executable, "-m", "tuning_operator", "run"]
+        with (self.directory / "operator.log").open("a") as log:
+            self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        wait_until(self._answers, bool, seconds=60, what=f"the operator watches; its log ends with {self.log[-1500:]}")
+
+    def stop(self) -> int:
+        """Ask it to stop, and return its exit code."""
+        self._process.terminate()
+        return self._process.wait(40)
+
+    def kill(self) -> None:
+        """End it as a lost node does."""
+        self._process.send_signal(signal.SIGKILL)
+        self._process.wait(10)
+
+    def metrics(self) -> str:
+        """What Prometheus would read."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/metrics", timeout=5) as answer:
+            text: str = answer.read().decode()
+            return text
+
+    def _answers(self) -> bool:
+        if self._process.poll() is not None:
+            raise AssertionError(f"the operator ended: {self.log[-3000:]}")
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/readyz", timeout=2) as answer:
+                return bool(answer.status == 200)
+        except (urllib.error.URLError, OSError):
+            return False
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
