@@ -9,15 +9,26 @@ from typing import Annotated
 
 import typer
 
-from cluster import binaries, doctor, engines, folders, images, prerequisites
+from cluster import binaries, demo, doctor, engines, folders, images, prerequisites
 from cluster.binaries import BuildError, say
+from cluster.demo import StudyFailedError
+from cluster.kubectl import CommandError
 from cluster.layers import ImageError
 from cluster.machine import HOST_ADDRESS, MachineError
 from cluster.node import Node
 from cluster.prerequisites import PrerequisiteError
 from cluster.processes import ProcessEndedError
 
-EXPECTED = (BuildError, ImageError, MachineError, PrerequisiteError, ProcessEndedError, TimeoutError)
+EXPECTED = (
+    BuildError,
+    CommandError,
+    ImageError,
+    MachineError,
+    PrerequisiteError,
+    ProcessEndedError,
+    StudyFailedError,
+    TimeoutError,
+)
 """Failures whose message is all that a person needs."""
 
 app = typer.Typer(
@@ -68,19 +79,24 @@ def up() -> None:
     if node.is_whole():
         say("The cluster is up already.")
         return
-    if reason := prerequisites.reason_against_node():
-        raise PrerequisiteError(f"No node can run here: {reason}.")
-    if node.exists():
-        say("Removing what an earlier cluster left.")
-    started = time.monotonic()
-    node.start()
-    say(f"The cluster is up after {time.monotonic() - started:.0f} s. To use it from this shell:")
+    _start(node)
+    say("To use it from this shell:")
     say(f'  eval "$({shlex.join([sys.executable, "-m", "cluster", "env"])})"')
     say(
         "Pods reach servers of this machine at "
         + HOST_ADDRESS
         + "; this machine reaches pods and Services as they are."
     )
+
+
+def _start(node: Node) -> None:
+    if reason := prerequisites.reason_against_node():
+        raise PrerequisiteError(f"No node can run here: {reason}.")
+    if node.exists():
+        say("Removing what an earlier cluster left.")
+    started = time.monotonic()
+    node.start()
+    say(f"The cluster is up after {time.monotonic() - started:.0f} s.")
 
 
 @app.command()
@@ -163,6 +179,17 @@ def build_images(
             images.load(engine, image, machine)
     if not machine.is_running():
         say("The cluster is down, so they were brought nowhere: after `up` call this again.")
+
+
+@app.command("demo")
+def show() -> None:
+    """The main job, shown: start the cluster, build the images, install the chart, run the digits study to its end."""
+    started = time.monotonic()
+    node = Node()
+    if not node.is_whole():
+        _start(node)
+    demo.run(node)
+    say(f"All of it took {time.monotonic() - started:.0f} s.")
 
 
 @app.command("doctor")

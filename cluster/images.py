@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cluster import binaries, folders
 from cluster.binaries import locked, say
-from cluster.engines import Buildah, Engine, Image
+from cluster.engines import Buildah, Engine, Image, find_engine
 from cluster.layers import ImageError
 from cluster.machine import Machine
 
@@ -48,6 +48,14 @@ def build(engine: Engine, image: Image, *, base: str | None = None) -> None:
     started = time.monotonic()
     engine.build(image, base=base)
     say(f"Built {image.name} with {engine.name} in {time.monotonic() - started:.1f} s.")
+
+
+def bring_all(machine: Machine) -> None:
+    """Build all images with the engine that works here, and bring them to the node; quick when nothing changed."""
+    engine = find_engine()
+    for image in (OPERATOR, TRIAL, POSTGRES):
+        build(engine, image)
+        load(engine, image, machine)
 
 
 def load(engine: Engine, image: Image, machine: Machine) -> None:

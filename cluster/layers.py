@@ -18,6 +18,7 @@ from cluster.machine import Machine
 
 NODE_SOCKET = "/run/containerd.sock"
 """Of the node's containerd. Like all of /run it is in the machine's namespaces and not on the host."""
+_NAME_ANNOTATION = "org.opencontainers.image.ref.name"
 WORTH_HOLLOWING = 1_000_000
 """Bytes. NB: some file systems keep small files in their inode, and these seem to take no space either."""
 
@@ -52,8 +53,9 @@ def start_import(machine: Machine, *, stdin: IO[bytes] | int | None) -> subproce
 def _manifest(layout: Path, name: str) -> dict[str, Any]:
     """The descriptor of an image's manifest, with the manifest itself under "content"."""
     index = json.loads((layout / "index.json").read_text())
-    names = {entry["annotations"]["org.opencontainers.image.ref.name"]: entry for entry in index["manifests"]}
-    return {**names[name], "content": json.loads(_blob(layout, names[name]).read_text())}
+    # NB: an earlier image of the same name stays in the index, without its name.
+    entry = next(item for item in index["manifests"] if item.get("annotations", {}).get(_NAME_ANNOTATION) == name)
+    return {**entry, "content": json.loads(_blob(layout, entry).read_text())}
 
 
 def _blob(layout: Path, descriptor: Mapping[str, Any]) -> Path:

@@ -8,7 +8,6 @@ anew. Only images survive, for they are slow to make.
 import json
 import os
 import shutil
-import subprocess
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -19,6 +18,7 @@ import yaml
 from cluster import binaries, folders, images, prerequisites
 from cluster.binaries import say
 from cluster.control_plane import SERVICE_RANGE, ControlPlane, RealNode
+from cluster.kubectl import Kubectl
 from cluster.layers import NODE_SOCKET
 from cluster.machine import CGROUP, HOST_ADDRESS, NODE_ADDRESS, Machine
 from cluster.processes import Processes
@@ -102,18 +102,10 @@ class Node:
         self.plane.stop()
         shutil.rmtree(self.directory, ignore_errors=True)
 
-    def kubectl(self, *arguments: str, document: object = None) -> str:
-        """Run kubectl as administrator and return what it prints; `document` becomes its input."""
-        program = binaries.KUBERNETES.ensure() / "kubectl"
-        text = json.dumps(document) if document else None
-        done = subprocess.run(
-            [program, f"--kubeconfig={self.kubeconfig}", *arguments],
-            input=text,
-            check=True,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        return done.stdout
+    @property
+    def kubectl(self) -> Kubectl:
+        """For an administrator."""
+        return Kubectl(self.kubeconfig)
 
     def log(self, part: str) -> Path:
         """The log of one part, such as "kubelet"."""
@@ -172,7 +164,8 @@ class Node:
         self._processes.start(name, self.machine.command(*command), environment={"PATH": path})
 
     def _apply(self, *documents: dict[str, Any]) -> None:
-        self.kubectl("apply", "--filename=-", document={"apiVersion": "v1", "kind": "List", "items": list(documents)})
+        documents_in_one = {"apiVersion": "v1", "kind": "List", "items": list(documents)}
+        self.kubectl("apply", "--filename=-", stdin=json.dumps(documents_in_one))
 
     def _wait_until_ready(self) -> None:
         """Return when the node takes pods and names resolve."""

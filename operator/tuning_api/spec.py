@@ -252,8 +252,22 @@ def _faults(spec: StudySpec) -> Iterator[str]:
     for parameter in spec.search_space:
         if parameter.when and parameter.when.parameter not in set(names) - {parameter.name}:
             yield f"parameter {parameter.name}: when.parameter names {parameter.when.parameter}, which is no other parameter"
+    if spec.trial.pod_template is not None and not _is_pod_template(spec.trial.pod_template):
+        yield "trial.podTemplate must be a PodTemplateSpec: spec.containers is a list in which each has a name (ours: trial)"
     if spec.trial.lightning is not None:
         yield from _placeholder_faults(spec.trial.lightning, names=names, spec=spec)
+
+
+def _is_pod_template(template: dict[str, Any]) -> bool:
+    """Whether it can be merged; what its fields may hold, the API server knows."""
+    pod = template.get("spec", {})
+    if not isinstance(pod, dict) or not isinstance(template.get("metadata", {}), dict):
+        return False
+    lists = [pod.get(name, []) for name in ("containers", "initContainers", "volumes")]
+    lists += [item.get(name, []) for item in lists[0] if isinstance(item, dict) for name in ("env", "volumeMounts")]
+    return all(
+        isinstance(items, list) and all(isinstance(item, dict) and "name" in item for item in items) for items in lists
+    )
 
 
 def _placeholder_faults(config: dict[str, Any], *, names: list[str], spec: StudySpec) -> Iterator[str]:

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import logging
+import socket
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -66,6 +67,8 @@ def run() -> None:
     _register_probes(registry, settings=settings, metrics=metrics, ready=ready)
     kopf.run(
         registry=registry,
+        # NB: Kopf's default asks for the name of the user, and the user id of a container may have none.
+        identity=socket.gethostname(),  # type: ignore[arg-type]
         ready_flag=ready,
         settings=kopf_settings,
         standalone=True,

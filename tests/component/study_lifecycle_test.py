@@ -4,20 +4,20 @@ A real API server and Job controller, a real Postgres, the operator with the cha
 processes. What a user does with kubectl is done here with kubectl.
 """
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
 import optuna
 import pytest
 from cluster.control_plane import ControlPlane
+from cluster.kubectl import Kubectl
 from optuna.storages import RDBStorage
 from sqlalchemy.engine import URL
-from tests.support.builders import DIGITS_TRIAL, a_manifest
-from tests.support.cluster import Kubectl
+from tests.support.builders import DIGITS_TRIAL
 from tests.support.operator_process import SIGNING_KEY, OperatorProcess, service_account_kubeconfig
 from tests.support.postgres import PostgresServer
 from tests.support.process_kubelet import ProcessKubelet
+from tests.support.study_on_cluster import TRIAL_SECONDS, StudyOnCluster, slow
 from tests.support.wait import wait_until
 
 from tuning_api import naming
@@ -25,7 +25,6 @@ from tuning_operator.database import role_password
 
 Document = dict[str, Any]
 UNPULLABLE = "registry.example/missing:1"
-TRIAL_SECONDS = 120
 
 
 @pytest.fixture(scope="module")
@@ -53,68 +52,12 @@ def operator(
         yield operator
 
 
-class StudyOnCluster:
-    """A study, as its user sees it."""
-
-    def __init__(self, kubectl: Kubectl, namespace: str, name: str = "digits") -> None:
-        self.kubectl, self.namespace, self.name = kubectl, namespace, name
-
-    def apply(self, **spec: Any) -> str:
-        """Apply a manifest; what kubectl says."""
-        done = self.kubectl.apply(a_manifest(name=self.name, namespace=self.namespace, **spec))
-        return done.stdout + done.stderr
-
-    def patch(self, **spec: Any) -> str:
-        """Change fields of the spec; what kubectl says."""
-        patch = json.dumps({"spec": spec})
-        done = self.kubectl.run("patch", "tuningstudy", self.name, "-n", self.namespace, "--type=merge", "-p", patch)
-        return done.stdout + done.stderr
-
-    def status(self) -> Document:
-        """The status as it is stored."""
-        status: Document = self.kubectl.get("tuningstudy", self.name, "-n", self.namespace).get("status", {})
-        return status
-
-    def wait_for(self, phase: str, *, seconds: float = TRIAL_SECONDS) -> Document:
-        """Wait for a phase; the status then."""
-        return wait_until(
-            self.status, lambda status: status.get("phase") == phase, seconds=seconds, what=f"{self.name} is {phase}"
-        )
-
-    def wait_for_reason(self, reason: str, *, type_: str = "Progressing", seconds: float = 60) -> str:
-        """Wait for the reason of a condition; its message then."""
-
-        def look() -> Document:
-            conditions: list[Document] = self.status().get("conditions", [])
-            return next((item for item in conditions if item["type"] == type_), {})
-
-        found = wait_until(look, lambda item: item.get("reason") == reason, seconds=seconds, what=f"{type_}: {reason}")
-        return str(found["message"])
-
-    def wait_for_trials(self, state: str, at_least: int) -> Document:
-        """Wait until so many trials are in a state."""
-        return wait_until(
-            self.status,
-            lambda status: status.get("trials", {}).get(state, 0) >= at_least,
-            seconds=TRIAL_SECONDS,
-            what=f"{at_least} trials {state}",
-        )
-
-    def pods(self) -> list[Document]:
-        """The workers' pods."""
-        found: list[Document] = self.kubectl.items("pods", "-n", self.namespace)
-        return [pod for pod in found if pod["status"].get("phase") in {"Pending", "Running"}]
-
-    def delete(self) -> None:
-        """Delete it and wait until it is gone."""
-        self.kubectl("delete", "tuningstudy", self.name, "-n", self.namespace, "--timeout=60s")
-
-    def rows(self, database: URL) -> list[optuna.trial.FrozenTrial]:
-        """Its trials, read with the worker's role."""
-        schema = naming.database_schema(self.namespace)
-        url = database.set(username=schema, password=role_password(SIGNING_KEY, schema))
-        storage = RDBStorage(url.render_as_string(hide_password=False), skip_table_creation=True)
-        return optuna.load_study(study_name=self.name, storage=storage).get_trials(deepcopy=False)
+def rows(study: StudyOnCluster, database: URL) -> list[optuna.trial.FrozenTrial]:
+    """Its trials, read with the worker's role."""
+    schema = naming.database_schema(study.namespace)
+    url = database.set(username=schema, password=role_password(SIGNING_KEY, schema))
+    storage = RDBStorage(url.render_as_string(hide_password=False), skip_table_creation=True)
+    return optuna.load_study(study_name=study.name, storage=storage).get_trials(deepcopy=False)
 
 
 @pytest.fixture
@@ -131,8 +74,8 @@ def test_from_apply_to_best_parameters(study: StudyOnCluster, kubectl: Kubectl, 
     kubectl("wait", "--for=condition=Complete", "tuningstudy/digits", "-n", study.namespace, "--timeout=150s")
     status = study.status()
     assert (status["trials"]["finished"], status["trials"]["total"], status["trials"]["running"]) == (12, 12, 0)
-    assert len(study.rows(database)) == 12
-    assert status["best"]["value"] == max(trial.value or 0.0 for trial in study.rows(database))
+    assert len(rows(study, database)) == 12
+    assert status["best"]["value"] == max(trial.value or 0.0 for trial in rows(study, database))
     assert {"learning_rate", "hidden_dim"} == set(status["best"]["params"])
     assert status["charts"]["slice"].startswith(f"https://charts.example/studies/{study.namespace}/digits/")
     table = kubectl("get", "tuningstudies", "-n", study.namespace)
@@ -154,12 +97,6 @@ def test_raising_the_budget_of_a_complete_study_goes_on(study: StudyOnCluster) -
         what="4/4",
     )
     assert status["trials"]["finished"] == 4
-
-
-def slow(**trial: Any) -> Document:
-    """A trial that lasts until it is interrupted, as far as a test is concerned."""
-    lightning = DIGITS_TRIAL["lightning"] | {"trainer": {"max_epochs": 100_000}}
-    return {"trial": {"lightning": lightning} | trial, "pruner": {"type": "none"}}
 
 
 def test_a_killed_worker_loses_no_trial(study: StudyOnCluster, kubelet: ProcessKubelet) -> None:
@@ -201,11 +138,11 @@ def test_delete_while_running_and_create_again_resumes(study: StudyOnCluster, da
     study.wait_for_trials("finished", 1)
     study.delete()
     wait_until(study.pods, lambda pods: not pods, seconds=60, what="no pod is left")
-    before = len(study.rows(database))
+    before = len(rows(study, database))
     study.apply(maxTrials=4, parallelism=1)
     status = study.wait_for("Complete")
     assert status["trials"]["finished"] == 4
-    assert before <= len(study.rows(database))
+    assert before <= len(rows(study, database))
 
 
 def test_deleting_with_policy_delete_leaves_no_rows(study: StudyOnCluster, database: URL) -> None:
@@ -214,7 +151,7 @@ def test_deleting_with_policy_delete_leaves_no_rows(study: StudyOnCluster, datab
     study.wait_for("Complete")
     study.delete()
     with pytest.raises(KeyError):
-        study.rows(database)
+        rows(study, database)
 
 
 def test_an_operator_that_was_killed_goes_on_where_it_was(study: StudyOnCluster, operator: OperatorProcess) -> None:
@@ -359,5 +296,5 @@ def test_namesakes_in_two_namespaces_do_not_meet(study: StudyOnCluster, kubectl:
     twin.apply(maxTrials=2, parallelism=1)
     study.wait_for("Complete")
     twin.wait_for("Complete")
-    assert (len(study.rows(database)), len(twin.rows(database))) == (1, 2)
+    assert (len(rows(study, database)), len(rows(twin, database))) == (1, 2)
     twin.delete()

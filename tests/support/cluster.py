@@ -6,58 +6,17 @@
 import itertools
 import json
 import os
-import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import pytest
-from cluster import binaries
 from cluster.control_plane import ControlPlane
+from cluster.kubectl import Kubectl
 from tests.support.wait import wait_until
 
 from tuning_api.crd import crd
 from tuning_api.spec import PLURAL
 
-Document = dict[str, Any]
 _numbers = itertools.count(1)
-
-
-@dataclass(frozen=True)
-class Kubectl:
-    """The real kubectl, as an administrator of a cluster."""
-
-    kubeconfig: Path
-
-    def __call__(self, *arguments: str, stdin: str | None = None, check: bool = True) -> str:
-        """Run kubectl and return what it prints.
-
-        Raises:
-            AssertionError: it failed; with what it said.
-        """
-        done = self.run(*arguments, stdin=stdin)
-        assert not check or done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr or done.stdout}"
-        return done.stdout
-
-    def run(self, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-        """Run kubectl, whatever comes of it."""
-        command = [str(binaries.KUBERNETES.ensure() / "kubectl"), "--kubeconfig", str(self.kubeconfig), *arguments]
-        return subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
-
-    def apply(self, document: Document) -> subprocess.CompletedProcess[str]:
-        """`kubectl apply`, as a user does it."""
-        return self.run("apply", "-f", "-", stdin=json.dumps(document))
-
-    def get(self, *arguments: str) -> Document:
-        """`kubectl get ... -o json`."""
-        found: Document = json.loads(self("get", *arguments, "-o", "json"))
-        return found
-
-    def items(self, *arguments: str) -> list[Document]:
-        """The objects of a list."""
-        items: list[Document] = self.get(*arguments)["items"]
-        return items
 
 
 @pytest.fixture(scope="session")
@@ -84,7 +43,7 @@ def namespace(kubectl: Kubectl) -> Iterator[str]:
     # NB: a study that still has its finalizer, its operator being gone, would keep the namespace for ever.
     for study in kubectl.items(PLURAL, "--namespace", name):
         patch = json.dumps({"metadata": {"finalizers": None}})
-        kubectl("patch", PLURAL, study["metadata"]["name"], "-n", name, "--type=merge", "-p", patch, check=False)
+        kubectl.run("patch", PLURAL, study["metadata"]["name"], "-n", name, "--type=merge", "-p", patch)
     kubectl("delete", "namespace", name, "--wait=false")
 
 

@@ -15,8 +15,8 @@ from typing import Self
 import yaml
 from cluster import binaries
 from cluster.control_plane import ControlPlane
+from cluster.kubectl import Kubectl
 from sqlalchemy.engine import URL
-from tests.support.cluster import Kubectl
 from tests.support.wait import wait_until
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -31,7 +31,7 @@ def service_account_kubeconfig(plane: ControlPlane, kubectl: Kubectl) -> Path:
     command = [str(helm), "template", "tuningstudy-operator", str(ROOT / "charts" / "tuningstudy-operator")]
     command += ["--namespace", SYSTEM_NAMESPACE, "--show-only", "templates/operator/rbac.yaml"]
     rendered = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    kubectl("create", "namespace", SYSTEM_NAMESPACE, check=False)
+    kubectl.run("create", "namespace", SYSTEM_NAMESPACE)
     kubectl("apply", "-f", "-", stdin=rendered)
     account = next(item for item in yaml.safe_load_all(rendered) if item["kind"] == "ServiceAccount")
     token = kubectl("create", "token", account["metadata"]["name"], "-n", SYSTEM_NAMESPACE, "--duration=2h").strip()

@@ -67,6 +67,36 @@ def test_gpus_are_limits(trial: dict[str, Any], limits: dict[str, str] | None) -
     assert limits == container(**trial)["resources"].get("limits")
 
 
+def test_torch_gets_as_many_threads_as_the_limit_allows() -> None:
+    """Without a limit Kubernetes answers with the node's cores, which is what PyTorch would take by itself."""
+    field = {"containerName": "trial", "resource": "limits.cpu", "divisor": "1"}
+    assert environment()["OMP_NUM_THREADS"] == {"name": "OMP_NUM_THREADS", "valueFrom": {"resourceFieldRef": field}}
+
+
+def test_threads_that_a_person_chose_are_left_alone() -> None:
+    """A value and a reference in one variable would be refused."""
+    chosen = {"name": "OMP_NUM_THREADS", "value": "4"}
+    template = {"spec": {"containers": [{"name": "trial", "env": [chosen]}]}}
+    assert environment(podTemplate=template)["OMP_NUM_THREADS"] == chosen
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        {"spec": "a pod"},
+        {"spec": {"containers": {"name": "trial"}}},
+        {"spec": {"containers": [{"image": "mine"}]}},
+        {"spec": {"containers": [{"name": "trial", "env": {"A": "1"}}]}},
+        {"metadata": []},
+    ],
+    ids=["no mapping", "no list", "no name", "environment as a mapping", "metadata as a list"],
+)
+def test_a_pod_template_that_cannot_be_merged_is_refused(template: dict[str, Any]) -> None:
+    """In words, and before a Job is rendered from it."""
+    with pytest.raises(ValueError, match=r"trial\.podTemplate must be a PodTemplateSpec"):
+        a_spec(trial=DIGITS_TRIAL | {"podTemplate": template})
+
+
 def test_an_interrupted_worker_is_not_a_failure() -> None:
     """Rules in order: disruption, interruption, misconfiguration (KEP-3329)."""
     rules = job()["spec"]["podFailurePolicy"]["rules"]

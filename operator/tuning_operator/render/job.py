@@ -16,6 +16,10 @@ GRACE_SECONDS = 120
 SHARED_MEMORY = "2Gi"
 """DataLoader workers pass batches through /dev/shm, and a container's default is 64 MB. Counts as memory of the pod."""
 KEEP_FINISHED_SECONDS = 86_400
+THREADS = "OMP_NUM_THREADS"
+"""PyTorch starts a thread for each core of the node, whatever the pod's CPU limit: threads that are throttled spin. So
+there are as many as the limit, rounded up; without a limit, as many as the node has cores, which is PyTorch's default."""
+_CPU_LIMIT = {"containerName": naming.CONTAINER, "resource": "limits.cpu", "divisor": "1"}
 
 Document = dict[str, Any]
 
@@ -147,7 +151,15 @@ def _environment(study: Study) -> list[Document]:
     ]
     if _code(study):
         environment.append({"name": "PYTHONPATH", "value": CODE_PATH})
+    if THREADS not in _names_of_users_environment(study):
+        environment.append({"name": THREADS, "valueFrom": {"resourceFieldRef": _CPU_LIMIT}})
     return environment
+
+
+def _names_of_users_environment(study: Study) -> set[str]:
+    template = (study.spec.trial.pod_template or {}) if study.spec else {}
+    containers = template.get("spec", {}).get("containers", [])
+    return {item.get("name") for container in containers for item in container.get("env", [])}
 
 
 def _volumes(study: Study) -> list[Document]:

@@ -1,0 +1,53 @@
+"""The whole product in a cluster that runs containers: our node, started for the tests, or a cluster of the user's."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+from cluster import doctor, engines, images, release
+from cluster.kubectl import Kubectl
+from cluster.node import Node
+
+from tuning_api.crd import crd
+
+
+@dataclass(frozen=True)
+class Installed:
+    """The chart, installed with Helm as a user installs it."""
+
+    kubectl: Kubectl
+    node: Node | None
+    """None on a cluster of the user's."""
+
+
+@pytest.fixture(scope="session")
+def installed() -> Iterator[Installed]:
+    """Skips with the reason where nothing runs containers. A node that runs already is used and left running."""
+    if context := os.environ.get(doctor.CONTEXT_VARIABLE):
+        kubectl = Kubectl(context=context)
+        release.install(kubectl, values=release.values_for_context())
+        yield Installed(kubectl, node=None)
+        return
+    if reason := doctor.reason_against_cluster() or engines.reason_against_building():
+        pytest.skip(f"end-to-end tests need a node that runs containers: {reason}")
+    node = Node()
+    was_running = node.is_whole()
+    if not was_running:
+        node.start()
+    kubectl = Kubectl(node.kubeconfig)
+    images.bring_all(node.machine)
+    release.install(kubectl, values=release.values_for_node())
+    yield Installed(kubectl, node)
+    if not was_running:
+        node.stop()
+
+
+@pytest.fixture
+def research(installed: Installed) -> Iterator[str]:
+    """A namespace of the test's own, in which pods must meet the restricted standard."""
+    name = f"research-{os.getpid()}"
+    release.ensure_namespace(installed.kubectl, name)
+    yield name
+    installed.kubectl("delete", crd()["spec"]["names"]["plural"], "--all", f"--namespace={name}", "--timeout=90s")
+    installed.kubectl("delete", "namespace", name, "--timeout=120s")

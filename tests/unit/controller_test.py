@@ -1,0 +1,196 @@
+"""The controller's pass, interrupted wherever it writes, and paced in what it writes."""
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.support.builders import a_spec
+from tests.support.fakes import Fuse, MemoryExecutor, MemoryStudies, survive
+
+from tuning_api.spec import DeletionPolicy, StudySpec
+from tuning_api.status import Charts, ConditionStatus, ConditionType, Phase, Reason
+from tuning_operator.controller import Controller, Pace
+from tuning_operator.errors import Conflict, DatabaseUnavailable, Refused
+from tuning_operator.metrics import Metrics
+from tuning_operator.model import Ending, StudyKey, TrialState
+
+KEY = StudyKey("research", "digits")
+
+
+class System:
+    """A study with everything around it in memory."""
+
+    def __init__(self, spec: StudySpec, *, status_seconds: float = 0) -> None:
+        self.fuse = Fuse()
+        self.executor = MemoryExecutor(self.fuse, spec)
+        self.studies = MemoryStudies(self.fuse)
+        self.metrics = Metrics()
+        self.restart(status_seconds=status_seconds)
+
+    def restart(self, *, status_seconds: float = 0) -> None:
+        """A new process, which remembers nothing."""
+        self.controller = Controller(
+            executor=self.executor,
+            studies=self.studies,
+            links=lambda _: Charts(report="https://charts.example/"),
+            metrics=self.metrics,
+            pace=Pace(status_seconds),
+        )
+
+    def reconcile(self) -> None:
+        """One pass."""
+        self.controller.reconcile(KEY)
+
+    def interrupted(self, after: int) -> None:
+        """A pass that ends with the process, after so many writes; then the process starts again."""
+        self.fuse.left = after
+        survive(self.reconcile)
+        self.fuse.left = None
+        self.restart()
+
+    def ended(self) -> int:
+        """Trials that count."""
+        return sum(trial.is_ended for trial in self.studies.trials)
+
+    def work(self, choose: Callable[[], str], state: TrialState = TrialState.COMPLETE) -> None:
+        """Each worker ends its trial, or claims one, or is lost."""
+        for owner in list(self.executor.owners()):
+            match choose():
+                case "finish":
+                    self.studies.finish(owner, state)
+                case "claim" if not self._has_trial(owner):
+                    self.studies.claim(owner)
+                case "lose":
+                    self.executor.lose(owner, Ending.INTERRUPTED)
+
+    def _has_trial(self, owner: str) -> bool:
+        running = (trial for trial in self.studies.trials if trial.state is TrialState.RUNNING)
+        return any(trial.owner is not None and trial.owner.id == owner for trial in running)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    budget=st.integers(1, 6),
+    parallelism=st.integers(1, 4),
+    crashes=st.lists(st.integers(0, 12), max_size=12),
+    data=st.data(),
+)
+def test_a_crash_at_any_line_costs_no_trial_and_adds_none(
+    budget: int, parallelism: int, crashes: list[int], data: st.DataObject
+) -> None:
+    """The promise: exactly maxTrials, whatever is killed and whenever."""
+    system = System(a_spec(maxTrials=budget, parallelism=parallelism))
+    actions = st.sampled_from(["finish", "claim", "claim", "lose", "nothing"])
+    for after in crashes:
+        system.interrupted(after)
+        system.work(lambda: data.draw(actions))
+        assert system.ended() <= budget
+    for _ in range(20 * budget):
+        system.reconcile()
+        system.work(lambda: "claim")
+        system.work(lambda: "finish")
+    system.reconcile()
+    assert system.ended() == budget
+    assert not [trial for trial in system.studies.trials if trial.state in {TrialState.RUNNING, TrialState.WAITING}]
+    assert system.executor.status.phase is Phase.COMPLETE
+
+
+@given(parallelism=st.integers(0, 5), after=st.integers(0, 5))
+def test_a_second_pass_over_the_same_state_writes_nothing(parallelism: int, after: int) -> None:
+    """Level-triggered: when all is as it should be, there is nothing to do."""
+    system = System(a_spec(parallelism=parallelism))
+    system.interrupted(after)
+    for _ in range(3):
+        system.reconcile()
+    system.fuse.left = 0
+    system.reconcile()
+
+
+def test_counts_wait_for_their_turn_and_phases_do_not() -> None:
+    """A status that changed only in its counts is not worth a write each time; a person waits for a phase."""
+    system = System(a_spec(maxTrials=3, parallelism=1), status_seconds=3600)
+    system.reconcile()
+    system.work(lambda: "claim")
+    system.reconcile()
+    before = system.executor.statuses_written
+    system.work(lambda: "finish")
+    system.work(lambda: "claim")
+    system.reconcile()
+    assert system.executor.statuses_written == before
+    for _ in range(4):
+        system.work(lambda: "finish")
+        system.work(lambda: "claim")
+        system.reconcile()
+    assert system.executor.status.phase is Phase.COMPLETE
+    assert system.studies.status == system.executor.status, "the charts server reads the status from the database"
+
+
+def test_a_database_that_is_away_becomes_a_condition() -> None:
+    """And Ready stays, since the study was accepted."""
+    system = System(a_spec())
+    system.reconcile()
+
+    def away() -> None:
+        raise DatabaseUnavailable("connection refused")
+
+    system.studies.is_away = away
+    system.reconcile()
+    progressing = system.executor.status.condition(ConditionType.PROGRESSING)
+    assert progressing is not None
+    assert (progressing.status, progressing.reason) == (ConditionStatus.FALSE, Reason.DATABASE_UNAVAILABLE)
+    assert "connection refused" in progressing.message
+
+
+def test_a_status_that_somebody_else_changed_is_left_to_the_next_pass() -> None:
+    """Optimistic concurrency: no error for anyone, and no second try on old facts."""
+    system = System(a_spec())
+
+    def changed() -> None:
+        raise Conflict("the object has been modified")
+
+    system.executor.on_write = changed
+    system.reconcile()
+    assert system.executor.statuses_written == 0
+
+
+REFUSALS = {
+    "a quota": ("exceeded quota: team, requested: count/jobs.batch=1", Reason.QUOTA_EXCEEDED),
+    "an admission policy": ("admission webhook denied the request", Reason.WORKERS_FAILING),
+}
+
+
+@pytest.mark.parametrize(("words", "reason"), REFUSALS.values(), ids=REFUSALS)
+def test_a_worker_that_the_api_server_refuses_is_said(words: str, reason: Reason) -> None:
+    """With the API server's own sentence."""
+    system = System(a_spec())
+
+    def refuse(_study: object, _index: int) -> None:
+        raise Refused(words)
+
+    system.executor.start_worker = refuse  # type: ignore[method-assign]
+    system.reconcile()
+    progressing = system.executor.status.condition(ConditionType.PROGRESSING)
+    assert progressing is not None
+    assert progressing.reason is reason
+    assert words in progressing.message
+
+
+@pytest.mark.parametrize(("policy", "rows_left"), [(DeletionPolicy.RETAIN, True), (DeletionPolicy.DELETE, False)])
+def test_a_deleted_study_leaves_its_rows_as_its_policy_says(policy: DeletionPolicy, *, rows_left: bool) -> None:
+    """Retain is the default: results are worth more than tidiness."""
+    system = System(a_spec())
+    system.reconcile()
+    system.controller.release(KEY, policy)
+    assert bool(system.studies.trials) is rows_left
+
+
+def test_transitions_are_told_once() -> None:
+    """Kubernetes does not aggregate our events, so each is worth reading."""
+    system = System(a_spec(maxTrials=1, parallelism=1))
+    for _ in range(6):
+        system.reconcile()
+        system.work(lambda: "claim")
+        system.work(lambda: "finish")
+    reasons = [reason for reason, _ in system.executor.told]
+    assert reasons.count(Reason.BUDGET_SPENT) == 1

@@ -1,0 +1,104 @@
+"""Which study wants a pass, and that no two passes of a study overlap."""
+
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import kopf
+import pytest
+
+from tuning_operator import framework, handlers
+from tuning_operator.handlers import SingleFlight
+from tuning_operator.model import StudyKey
+
+KEY = StudyKey("research", "digits")
+
+
+def test_a_request_during_a_pass_causes_exactly_one_more() -> None:
+    """However many come: the second pass sees what all of them saw."""
+    begun, go = threading.Event(), threading.Event()
+    passes: list[StudyKey] = []
+
+    def work(key: StudyKey) -> None:
+        passes.append(key)
+        begun.set()
+        go.wait(10)
+
+    async def scenario() -> None:
+        with ThreadPoolExecutor(4) as pool:
+            flight = SingleFlight(work, pool=pool)
+            first = asyncio.create_task(flight.run(KEY))
+            await asyncio.to_thread(begun.wait, 10)
+            await asyncio.gather(*(flight.run(KEY) for _ in range(5)))
+            go.set()
+            await first
+
+    asyncio.run(scenario())
+    assert passes == [KEY, KEY]
+
+
+def test_studies_do_not_wait_for_each_other() -> None:
+    """One slow database call of one study holds up no other."""
+    meeting = threading.Barrier(2, timeout=10)
+
+    async def scenario() -> None:
+        with ThreadPoolExecutor(4) as pool:
+            flight = SingleFlight(lambda _: meeting.wait(), pool=pool)
+            await asyncio.gather(flight.run(KEY), flight.run(StudyKey("research", "other")))
+
+    asyncio.run(scenario())
+
+
+def test_a_pass_that_raised_does_not_block_the_next() -> None:
+    """The key is let go, whatever happened."""
+    passes = []
+
+    def fail(key: StudyKey) -> None:
+        passes.append(key)
+        raise RuntimeError("a bug")
+
+    async def scenario() -> None:
+        with ThreadPoolExecutor(1) as pool:
+            flight = SingleFlight(fail, pool=pool)
+            for _ in range(2):
+                with pytest.raises(RuntimeError):
+                    await flight.run(KEY)
+
+    asyncio.run(scenario())
+    assert len(passes) == 2
+
+
+BODIES = {
+    "a new study": ({"metadata": {"generation": 1}}, True),
+    "a changed study": ({"metadata": {"generation": 2}, "status": {"observedGeneration": 1}}, True),
+    "our own status write": ({"metadata": {"generation": 1}, "status": {"observedGeneration": 1}}, False),
+    "a study that is being deleted": (
+        {"metadata": {"generation": 1, "deletionTimestamp": "2026-01-01T00:00:00Z"}},
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize(("body", "wanted"), BODIES.values(), ids=BODIES)
+def test_only_what_asks_for_something_new_gets_a_pass(body: dict[str, Any], *, wanted: bool) -> None:
+    """Our own writes come back as events, and must not feed themselves."""
+    assert handlers._wants_a_pass(kopf.Body(body)) is wanted
+
+
+def test_a_job_leads_to_its_study() -> None:
+    """By its owner reference; a Job of somebody else leads nowhere."""
+    owners = [{"kind": "TuningStudy", "name": "digits"}]
+    job = {"metadata": {"namespace": "research", "ownerReferences": owners}}
+    assert handlers._owning_study(job) == KEY
+    assert handlers._owning_study({"metadata": {"namespace": "research"}}) is None
+
+
+def test_kopf_watches_our_jobs_only_and_shares_no_finalizer() -> None:
+    """Without the selector, every Job of the cluster would be listed and watched."""
+    settings = kopf.OperatorSettings()
+    framework.configure(settings)
+    assert settings.watching.label_selectors[handlers.JOBS] == "app.kubernetes.io/managed-by=tuningstudy-operator"
+    assert settings.persistence.finalizer == "tuningstudy.io/finalizer"
+    assert settings.peering.standalone
+    assert settings.queueing.exit_timeout < 45, "the pod's grace period"
