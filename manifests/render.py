@@ -31,11 +31,19 @@ INSTALL_HEADER = f"""\
 #     --from-literal=postgres-password="$(openssl rand -hex 24)"
 #   kubectl apply --server-side -k manifests
 #
+# Its images are named localhost/tuningstudy-operator and -trial: put yours there (TUNING_TRIAL_IMAGE too), or render the
+# chart with your own values: helm template tuningstudy charts/tuningstudy-operator --namespace {NAMESPACE} -f values.yaml
+#
+# To remove it, delete the studies first, while the operator still runs; the volume claim of Postgres stays:
+#
+#   kubectl delete tuningstudies --all --all-namespaces
+#   kubectl delete -k manifests
 """
 # NB: "{{" would be read by Helm, and descriptions of the models may not hold it.
 CHART_CRD = """\
 {{{{- if .Values.crds.enabled }}}}
-{head}  annotations:
+{head}  labels: {{{{- include "tuningstudy.labels" (list . "crd") | nindent 4 }}}}
+  annotations:
     {{{{- if .Values.crds.keep }}}}
     helm.sh/resource-policy: keep
     {{{{- end }}}}
@@ -75,7 +83,7 @@ def _chart_crd(definition: str) -> str:
 
 def _rendered_chart() -> str:
     values = ["crds.enabled=false", f"secrets.existingSecret={SECRET}", "fullnameOverride=tuningstudy"]
-    command = [
+    command: list[str | Path] = [
         binaries.HELM.ensure() / "helm",
         "template",
         "tuningstudy",
@@ -86,7 +94,7 @@ def _rendered_chart() -> str:
     ]
     for value in values:
         command += ["--set", value]
-    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    text: str = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     # Nothing here is managed by Helm.
     return text.replace("app.kubernetes.io/managed-by: Helm", "app.kubernetes.io/managed-by: kustomize")
 

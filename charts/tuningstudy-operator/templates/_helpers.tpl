@@ -1,22 +1,24 @@
+{{- /* Names and labels. NB: 41 characters at most: the name of a StatefulSet's revision, "NAME-postgresql-0123456789",
+       becomes a label of its pod, and a label holds 63 (kubernetes/kubernetes#64023). */ -}}
 {{- define "tuningstudy.name" -}}
-{{- default .Chart.Name .Values.nameOverride | trunc 50 | trimSuffix "-" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 41 | trimSuffix "-" -}}
 {{- end -}}
 
 {{- define "tuningstudy.fullname" -}}
 {{- if .Values.fullnameOverride -}}
-{{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" -}}
+{{- .Values.fullnameOverride | trunc 41 | trimSuffix "-" -}}
 {{- else if contains (include "tuningstudy.name" .) .Release.Name -}}
-{{- .Release.Name | trunc 50 | trimSuffix "-" -}}
+{{- .Release.Name | trunc 41 | trimSuffix "-" -}}
 {{- else -}}
-{{- printf "%s-%s" .Release.Name (include "tuningstudy.name" .) | trunc 50 | trimSuffix "-" -}}
+{{- printf "%s-%s" .Release.Name (include "tuningstudy.name" .) | trunc 41 | trimSuffix "-" -}}
 {{- end -}}
 {{- end -}}
 
 {{- /* Labels that select pods: they must never change. Called with (list . "component"). */ -}}
 {{- define "tuningstudy.selectorLabels" -}}
 {{- $root := index . 0 -}}
-app.kubernetes.io/name: {{ include "tuningstudy.name" $root }}
-app.kubernetes.io/instance: {{ $root.Release.Name }}
+app.kubernetes.io/name: {{ include "tuningstudy.name" $root | quote }}
+app.kubernetes.io/instance: {{ $root.Release.Name | quote }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end -}}
 
@@ -29,8 +31,18 @@ app.kubernetes.io/part-of: tuningstudy
 helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" }}
 {{- end -}}
 
-{{- /* An image reference. Called with (list . image). */ -}}
-{{- define "tuningstudy.image" -}}
+{{- /* Name, namespace and labels of an object of the release. Called with (list . "component" "-suffix"). */ -}}
+{{- define "tuningstudy.metadata" -}}
+{{- $root := index . 0 -}}
+name: {{ printf "%s%s" (include "tuningstudy.fullname" $root) (index . 2) | quote }}
+namespace: {{ $root.Release.Namespace | quote }}
+labels: {{- include "tuningstudy.labels" . | nindent 2 }}
+{{- end -}}
+
+{{- /* Pods. */ -}}
+
+{{- /* The name of an image. Called with (list . image). */ -}}
+{{- define "tuningstudy.imageName" -}}
 {{- $image := index . 1 -}}
 {{- if $image.digest -}}
 {{ $image.repository }}@{{ $image.digest }}
@@ -39,69 +51,37 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- end -}}
 {{- end -}}
 
-{{- define "tuningstudy.secretName" -}}
-{{- default (printf "%s-secrets" (include "tuningstudy.fullname" .)) .Values.secrets.existingSecret -}}
-{{- end -}}
-
-{{- define "tuningstudy.postgresHost" -}}
-{{ include "tuningstudy.fullname" . }}-postgresql.{{ .Release.Namespace }}.svc
-{{- end -}}
-
-{{- define "tuningstudy.chartsUrl" -}}
-{{- if .Values.charts.externalUrl -}}
-{{ .Values.charts.externalUrl }}
-{{- else if .Values.charts.ingress.enabled -}}
-{{ ternary "https" "http" (not (empty .Values.charts.ingress.tlsSecretName)) }}://{{ .Values.charts.ingress.host }}
-{{- else -}}
-http://{{ include "tuningstudy.fullname" . }}-charts.{{ .Release.Namespace }}.svc{{ if ne (int .Values.charts.service.port) 80 }}:{{ .Values.charts.service.port }}{{ end }}
-{{- end -}}
-{{- end -}}
-
-{{- /* Where the database is: what the operator and the charts server share. */ -}}
-{{- define "tuningstudy.databasePlace" -}}
-{{- if .Values.postgresql.enabled }}
-- name: TUNING_DATABASE_HOST
-  value: {{ include "tuningstudy.postgresHost" . }}
-- name: TUNING_DATABASE_NAME
-  value: tuningstudy
-{{- else if eq .Values.database.format "uri" }}
-- name: TUNING_DATABASE_URL
-  valueFrom:
-    secretKeyRef: {name: {{ .Values.database.existingSecret }}, key: uri}
-{{- else }}
-{{- range $variable, $key := dict "HOST" "host" "PORT" "port" "NAME" "dbname" }}
-- name: TUNING_DATABASE_{{ $variable }}
-  valueFrom:
-    secretKeyRef: {name: {{ $.Values.database.existingSecret }}, key: {{ $key }}}
-{{- end }}
+{{- /* A container's image and when it is pulled. Called with (list . image). */ -}}
+{{- define "tuningstudy.image" -}}
+image: {{ include "tuningstudy.imageName" . | quote }}
+{{- with (index . 1).pullPolicy }}
+imagePullPolicy: {{ . }}
 {{- end }}
 {{- end -}}
 
-{{- /* The operator's own role. */ -}}
-{{- define "tuningstudy.databaseRole" -}}
-{{- if .Values.postgresql.enabled }}
-- name: TUNING_DATABASE_USER
-  value: tuningstudy
-- name: TUNING_DATABASE_PASSWORD
-  valueFrom:
-    secretKeyRef: {name: {{ include "tuningstudy.secretName" . }}, key: postgres-password}
-{{- else if eq .Values.database.format "parts" }}
-- name: TUNING_DATABASE_USER
-  valueFrom:
-    secretKeyRef: {name: {{ .Values.database.existingSecret }}, key: username}
-- name: TUNING_DATABASE_PASSWORD
-  valueFrom:
-    secretKeyRef: {name: {{ .Values.database.existingSecret }}, key: password}
+{{- define "tuningstudy.imagePullSecrets" -}}
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ . | quote }}
+  {{- end }}
 {{- end }}
 {{- end -}}
 
-{{- define "tuningstudy.keys" -}}
-- name: TUNING_CHARTS_DATABASE_PASSWORD
-  valueFrom:
-    secretKeyRef: {name: {{ include "tuningstudy.secretName" . }}, key: charts-database-password}
-- name: TUNING_SIGNING_KEY
-  valueFrom:
-    secretKeyRef: {name: {{ include "tuningstudy.secretName" . }}, key: signing-key}
+{{- /* Where pods may run. Called with the component's values. */ -}}
+{{- define "tuningstudy.scheduling" -}}
+{{- with .nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .affinity }}
+affinity: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .priorityClassName }}
+priorityClassName: {{ . | quote }}
+{{- end }}
 {{- end -}}
 
 {{- /* The restricted Pod Security standard. Called with the user id. */ -}}
@@ -119,7 +99,66 @@ readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
 {{- end -}}
 
-{{- /* What the operator may do in a namespace that it serves. */ -}}
+{{- /* Environment. */ -}}
+
+{{- define "tuningstudy.secretName" -}}
+{{- default (printf "%s-secrets" (include "tuningstudy.fullname" .)) .Values.secrets.existingSecret -}}
+{{- end -}}
+
+{{- /* A variable from a Secret. Called with (list "NAME" "secret" "key"). */ -}}
+{{- define "tuningstudy.fromSecret" -}}
+- name: {{ index . 0 }}
+  valueFrom:
+    secretKeyRef: {name: {{ index . 1 | quote }}, key: {{ index . 2 }}}
+{{- end -}}
+
+{{- /* Where the database is: what the operator and the charts server share. */ -}}
+{{- define "tuningstudy.databasePlace" -}}
+{{- $secret := .Values.database.existingSecret -}}
+{{- if .Values.postgresql.enabled -}}
+- name: TUNING_DATABASE_HOST
+  value: {{ include "tuningstudy.fullname" . }}-postgresql.{{ .Release.Namespace }}.svc
+- name: TUNING_DATABASE_NAME
+  value: tuningstudy
+{{- else if eq .Values.database.format "uri" -}}
+{{ include "tuningstudy.fromSecret" (list "TUNING_DATABASE_URL" $secret "uri") }}
+{{- else -}}
+{{ include "tuningstudy.fromSecret" (list "TUNING_DATABASE_HOST" $secret "host") }}
+{{ include "tuningstudy.fromSecret" (list "TUNING_DATABASE_PORT" $secret "port") }}
+{{ include "tuningstudy.fromSecret" (list "TUNING_DATABASE_NAME" $secret "dbname") }}
+{{- end -}}
+{{- end -}}
+
+{{- /* The operator's own role; with format "uri" it stands in the URL. */ -}}
+{{- define "tuningstudy.databaseRole" -}}
+{{- $secret := .Values.database.existingSecret -}}
+{{- if .Values.postgresql.enabled }}
+- name: TUNING_DATABASE_USER
+  value: tuningstudy
+{{ include "tuningstudy.fromSecret" (list "TUNING_DATABASE_PASSWORD" (include "tuningstudy.secretName" .) "postgres-password") }}
+{{- else if eq .Values.database.format "parts" }}
+{{ include "tuningstudy.fromSecret" (list "TUNING_DATABASE_USER" $secret "username") }}
+{{ include "tuningstudy.fromSecret" (list "TUNING_DATABASE_PASSWORD" $secret "password") }}
+{{- end }}
+{{- end -}}
+
+{{- define "tuningstudy.keys" -}}
+{{- $secret := include "tuningstudy.secretName" . -}}
+{{ include "tuningstudy.fromSecret" (list "TUNING_CHARTS_DATABASE_PASSWORD" $secret "charts-database-password") }}
+{{ include "tuningstudy.fromSecret" (list "TUNING_SIGNING_KEY" $secret "signing-key") }}
+{{- end -}}
+
+{{- define "tuningstudy.chartsUrl" -}}
+{{- if .Values.charts.externalUrl -}}
+{{ .Values.charts.externalUrl | trimSuffix "/" }}
+{{- else if .Values.charts.ingress.enabled -}}
+{{ ternary "https" "http" (not (empty .Values.charts.ingress.tlsSecretName)) }}://{{ .Values.charts.ingress.host }}
+{{- else -}}
+http://{{ include "tuningstudy.fullname" . }}-charts.{{ .Release.Namespace }}.svc{{ if ne (int .Values.charts.service.port) 80 }}:{{ .Values.charts.service.port }}{{ end }}
+{{- end -}}
+{{- end -}}
+
+{{- /* What the operator may do in a namespace that it serves: the calls of operator/tuning_operator/cluster.py and Kopf's. */ -}}
 {{- define "tuningstudy.rules" -}}
 - apiGroups: [tuningstudy.io]
   resources: [tuningstudies]
