@@ -8,7 +8,7 @@ from cluster.engines import Image
 from cluster.kubectl import CommandError, Kubectl
 from cluster.machine import NODE_ADDRESS
 
-NAME = "tuningstudy"
+NAME = "tuningstudy-operator"
 NAMESPACE = "tuningstudy-system"
 CHART = folders.REPOSITORY / "charts" / "tuningstudy-operator"
 REGISTRY_VARIABLE = "TUNING_TEST_REGISTRY"
