@@ -1,3 +1,3 @@
 """Fixtures for all levels."""
 
-pytest_plugins = ["tests.support.postgres", "tests.support.cluster"]
+pytest_plugins = ["tests.support.chromium", "tests.support.postgres", "tests.support.cluster"]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from tuning_api.spec import DeletionPolicy
-from tuning_api.status import Charts, ConditionStatus, ConditionType, Reason, StudyStatus
+from tuning_api.status import Charts, Condition, ConditionStatus, ConditionType, Reason, StudyStatus
 from tuning_operator import decide
 from tuning_operator.decide import report, validity
 from tuning_operator.errors import Conflict, DatabaseUnavailable, Refused
@@ -155,12 +155,23 @@ class Controller:
             logger.debug("the status could not be kept for the charts server", extra={"study": str(study.key)})
 
     def _tell(self, study: Study, status: StudyStatus) -> None:
+        """Events for conditions that became true, and for the cause when nothing moves; each sentence once."""
+        told: set[str] = set()
         for type_ in ConditionType:
             new, old = status.condition(type_), study.status.condition(type_)
             if new is None or (old and (old.status, old.reason) == (new.status, new.reason)):
                 continue
-            is_news = new.status is ConditionStatus.TRUE or new.reason in _WARNINGS
-            if is_news and type_ is not ConditionType.READY:
-                logger.info(new.message, extra={"study": str(study.key), "condition": type_, "reason": new.reason})
-                is_warning = new.reason in _WARNINGS
-                self._executor.tell(study, reason=new.reason, message=new.message, is_warning=is_warning)
+            if not _is_news(new) or new.message in told:
+                continue
+            told.add(new.message)
+            logger.info(new.message, extra={"study": str(study.key), "condition": type_, "reason": new.reason})
+            is_warning = new.reason in _WARNINGS
+            self._executor.tell(study, reason=new.reason, message=new.message, is_warning=is_warning)
+
+
+def _is_news(condition: Condition) -> bool:
+    if condition.type is ConditionType.READY:
+        return False  # Progressing says the same, or why not
+    if condition.status is ConditionStatus.TRUE:
+        return True
+    return condition.type is ConditionType.PROGRESSING and condition.reason in _WARNINGS

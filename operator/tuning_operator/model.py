@@ -1,7 +1,7 @@
 """The values that the controller thinks in: what was observed, and what is to be done. No I/O, no clock."""
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
@@ -80,6 +80,19 @@ class Clock:
     elapsed_seconds: float = 0.0
     running_since: datetime | None = None
 
+    @classmethod
+    def from_document(cls, document: dict[str, Any] | None) -> "Clock":
+        """The clock that was stored; one that never was has not run."""
+        if not document:
+            return cls()
+        since = document.get("runningSince")
+        return cls(float(document["elapsedSeconds"]), datetime.fromisoformat(since) if since else None)
+
+    def to_document(self) -> dict[str, Any]:
+        """The clock as it is stored."""
+        since = self.running_since.isoformat() if self.running_since else None
+        return {"elapsedSeconds": self.elapsed_seconds, "runningSince": since}
+
     def elapsed_at(self, now: datetime) -> float:
         """Seconds of wall clock until now."""
         if self.running_since is None:
@@ -91,6 +104,13 @@ class Clock:
         if runs == (self.running_since is not None):
             return self
         return Clock(self.elapsed_at(now), now if runs else None)
+
+
+def utc(moment: datetime | None) -> datetime | None:
+    """A time of Optuna's. NB: Optuna 5 gives times that are UTC, with or without saying so (optuna/optuna#6708)."""
+    if moment is None:
+        return None
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 class Ending(StrEnum):

@@ -5,29 +5,31 @@ any of the three leaves a row from which the next pass goes on.
 """
 
 import threading
-from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import optuna
 from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
-from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.storages import RDBStorage
 from optuna.study import Study as OptunaStudy
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, create_trial
 from optuna.trial import TrialState as OptunaState
+from pydantic import ValidationError
 from sqlalchemy import delete, select
 from sqlalchemy.engine import URL
 from sqlalchemy.orm import Session
 
 from tuning_api import contract, naming
 from tuning_api.contract import Failure, Owner
+from tuning_api.schema import Schema
 from tuning_api.spec import StudySpec
 from tuning_api.status import StudyStatus
 from tuning_operator.database import Tenancy, database_errors, open_storage
-from tuning_operator.model import Abandon, Clock, Record, Requeue, StudyKey, Trial, TrialsPlan, TrialState
+from tuning_operator.importances import importances
+from tuning_operator.model import Abandon, Clock, Record, Requeue, StudyKey, Trial, TrialsPlan, TrialState, utc
 
-LEAST_TRIALS_FOR_IMPORTANCES = 4
+Model = TypeVar("Model", bound=Schema)
+Value = TypeVar("Value", int, str)
 
 
 class Studies(Protocol):
@@ -67,12 +69,12 @@ class PostgresStudies:
             if study is None:
                 return None
             attributes = study._storage.get_study_user_attrs(study._study_id)  # noqa: SLF001
-            trials = tuple(_trial(item) for item in study.get_trials(deepcopy=False))
+            trials = study.get_trials(deepcopy=False)
             return Record(
                 stored_spec=attributes.get(contract.SPEC_ATTRIBUTE),
-                clock=_clock(attributes.get(contract.CLOCK_ATTRIBUTE)),
-                trials=trials,
-                importances=self._importances_of(key, study, trials),
+                clock=Clock.from_document(attributes.get(contract.CLOCK_ATTRIBUTE)),
+                trials=tuple(_trial(item) for item in trials),
+                importances=self._importances_of(key, trials),
             )
 
     def open(self, key: StudyKey, spec: StudySpec) -> None:
@@ -105,9 +107,7 @@ class PostgresStudies:
         with database_errors():
             study = self._require(key)
             if clock is not None:
-                since = clock.running_since.isoformat() if clock.running_since else None
-                value = {"elapsedSeconds": clock.elapsed_seconds, "runningSince": since}
-                study.set_user_attr(contract.CLOCK_ATTRIBUTE, value)
+                study.set_user_attr(contract.CLOCK_ATTRIBUTE, clock.to_document())
             if status is not None:
                 study.set_user_attr(contract.STATUS_ATTRIBUTE, status.to_document())
 
@@ -183,50 +183,45 @@ class PostgresStudies:
         self._studies[key] = study
         return study
 
-    def _importances_of(self, key: StudyKey, study: OptunaStudy, trials: tuple[Trial, ...]) -> dict[str, float]:
-        complete = sum(trial.state is TrialState.COMPLETE for trial in trials)
-        if complete < LEAST_TRIALS_FOR_IMPORTANCES:
-            return {}
+    def _importances_of(self, key: StudyKey, trials: list[FrozenTrial]) -> dict[str, float]:
+        """Computed anew only when another trial has completed."""
+        complete = sum(trial.state is OptunaState.COMPLETE for trial in trials)
         known = self._importances.get(key)
         if known is None or known[0] != complete:
-            shares = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator())
-            known = self._importances[key] = complete, dict(shares)
+            known = self._importances[key] = complete, importances(trials)
         return known[1]
 
 
 def _trial(frozen: FrozenTrial) -> Trial:
+    """NB: user code in a worker may write any attribute: what cannot be read counts as not written."""
     attributes = frozen.user_attrs
-    owner, failure = attributes.get(contract.OWNER_ATTRIBUTE), attributes.get(contract.FAILURE_ATTRIBUTE)
     return Trial(
         trial_id=frozen._trial_id,  # noqa: SLF001
         number=frozen.number,
         state=TrialState[frozen.state.name],
         values=tuple(frozen.values or ()),
         params=frozen.params,
-        owner=Owner.model_validate(owner) if owner else None,
-        failure=Failure.model_validate(failure) if failure else None,
-        requeued=attributes.get(contract.REQUEUED_ATTRIBUTE),
-        retry_of=attributes.get(contract.RETRY_OF_ATTRIBUTE),
+        owner=_model(Owner, attributes.get(contract.OWNER_ATTRIBUTE)),
+        failure=_model(Failure, attributes.get(contract.FAILURE_ATTRIBUTE)),
+        requeued=_of_type(str, attributes.get(contract.REQUEUED_ATTRIBUTE)),
+        retry_of=_of_type(int, attributes.get(contract.RETRY_OF_ATTRIBUTE)),
         cancelled=bool(attributes.get(contract.CANCELLED_ATTRIBUTE)),
-        epochs=attributes.get(contract.EPOCHS_ATTRIBUTE),
-        max_epochs=attributes.get(contract.MAX_EPOCHS_ATTRIBUTE),
-        started=_utc(frozen.datetime_start),
-        ended=_utc(frozen.datetime_complete),
+        epochs=_of_type(int, attributes.get(contract.EPOCHS_ATTRIBUTE)),
+        max_epochs=_of_type(int, attributes.get(contract.MAX_EPOCHS_ATTRIBUTE)),
+        started=utc(frozen.datetime_start),
+        ended=utc(frozen.datetime_complete),
     )
 
 
-def _utc(moment: datetime | None) -> datetime | None:
-    """NB: Optuna 5 gives times that are UTC, with or without saying so (optuna/optuna#6708)."""
-    if moment is None:
+def _model(kind: type[Model], value: object) -> Model | None:
+    try:
+        return kind.model_validate(value)
+    except ValidationError:
         return None
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
-def _clock(value: dict[str, Any] | None) -> Clock:
-    if not value:
-        return Clock()
-    since = value.get("runningSince")
-    return Clock(float(value["elapsedSeconds"]), datetime.fromisoformat(since) if since else None)
+def _of_type(kind: type[Value], value: object) -> Value | None:
+    return value if isinstance(value, kind) else None
 
 
 def _cancel(study: OptunaStudy, trial: Trial) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy.exc import OperationalError, ProgrammingError
 from tests.support.builders import a_spec
 from tests.support.postgres import PostgresServer
 
-from tuning_api import naming
+from tuning_api import contract, naming
 from tuning_api.contract import Failure, FailureReason
 from tuning_api.status import Phase, StudyStatus
 from tuning_operator.database import Tenancy, connect_arguments, role_password
@@ -103,6 +103,28 @@ def test_a_trial_that_ended_after_all_keeps_its_result(studies: PostgresStudies,
     study.tell(trial, 0.9)
     studies.carry_out(KEY, TrialsPlan(requeue=(Requeue(record.trials[0], Ending.INTERRUPTED),)))
     assert states(studies) == [TrialState.COMPLETE]
+
+
+RUBBISH = {
+    contract.OWNER_ATTRIBUTE: ["nobody"],
+    contract.FAILURE_ATTRIBUTE: {"reason": "Because"},
+    contract.RETRY_OF_ATTRIBUTE: {"a": 1},
+    contract.REQUEUED_ATTRIBUTE: 7,
+    contract.EPOCHS_ATTRIBUTE: "many",
+    contract.MAX_EPOCHS_ATTRIBUTE: None,
+}
+
+
+def test_rubbish_that_user_code_wrote_does_not_stop_the_controller(studies: PostgresStudies, postgres: URL) -> None:
+    """A worker's role may write any attribute of a trial; what cannot be read counts as not written."""
+    studies.carry_out(KEY, TrialsPlan(add=1))
+    trial = optuna.load_study(study_name=KEY.name, storage=worker_storage(postgres)).ask()
+    for name, value in RUBBISH.items():
+        trial.set_user_attr(name, value)
+    record = studies.read(KEY)
+    assert record is not None
+    (read,) = record.trials
+    assert (read.owner, read.failure, read.retry_of, read.requeued, read.epochs) == (None, None, None, None, None)
 
 
 def test_a_late_write_of_a_replaced_worker_is_refused(studies: PostgresStudies, postgres: URL) -> None:

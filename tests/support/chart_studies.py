@@ -165,3 +165,64 @@ def a_study_data(trials: Iterable[FrozenTrial] | None = None, **changes: Any) ->
         clock=Clock(0, BEGIN),
     )
     return replace(data, **changes)
+
+
+SMALL = {"learning_rate": 0.001, "layers": 3, "activation": "gelu"}
+
+
+def some(state: TrialState, count: int) -> list[FrozenTrial]:
+    """Trials that all ended, or run, alike."""
+    return [a_finished_trial(number, state, value=0.5 + number / 100, params=SMALL) for number in range(count)]
+
+
+def _unlike_any_other() -> list[FrozenTrial]:
+    """One of each kind that has ever made a chart fail."""
+    params = {"learning_rate": 0.001}
+    return [
+        a_finished_trial(0, value=math.inf, params=params),
+        a_finished_trial(1, value=0.4, params=params, intermediate_values={0: math.nan, 1: 0.4, 2: math.inf}),
+        a_finished_trial(2, TrialState.PRUNED, params=params, intermediate_values={0: math.nan}),
+        a_finished_trial(3, TrialState.FAIL),
+        a_finished_trial(4, value=0.6, params={"learning_rate": 0.01, "layers": 2}, intermediate_values={7: 0.6}),
+        a_finished_trial(5, TrialState.RUNNING, params=params),
+        a_finished_trial(6, TrialState.WAITING),
+    ]
+
+
+POOR_RELATIVES: dict[str, list[FrozenTrial]] = {
+    "no trial": [],
+    "only waiting trials": some(TrialState.WAITING, 2),
+    "only running trials": some(TrialState.RUNNING, 2),
+    "one complete trial": some(TrialState.COMPLETE, 1),
+    "only failed trials": some(TrialState.FAIL, 3),
+    "only pruned trials": some(TrialState.PRUNED, 3),
+    "pruned and failed trials": [*some(TrialState.PRUNED, 2), *some(TrialState.FAIL, 3)[2:]],
+    "equal values": [a_finished_trial(number, value=0.5, params=SMALL) for number in range(6)],
+    "no parameters": [a_finished_trial(number, value=number / 10) for number in range(6)],
+    "infinite values only": [a_finished_trial(number, value=-math.inf, params=SMALL) for number in range(3)],
+    "a mixture of oddities": _unlike_any_other(),
+}
+"""Studies that have little to show, by what they have."""
+
+HOSTILE_NAME = '<img src=x onerror="alert(1)">&'
+HOSTILE_VALUE = "<script>alert('value')</script>"
+
+
+def hostile_trials(count: int = 12) -> list[FrozenTrial]:
+    """Trials whose parameters are named, and valued, by somebody who wishes no good."""
+    distributions: dict[str, BaseDistribution] = {
+        HOSTILE_NAME: CategoricalDistribution([HOSTILE_VALUE, "<b>bold</b>"]),
+        "learning_rate": SPACE["learning_rate"],
+    }
+    trials = [
+        a_finished_trial(
+            number,
+            value=number / 100,
+            params={HOSTILE_NAME: [HOSTILE_VALUE, "<b>bold</b>"][number % 2], "learning_rate": 10 ** -(1 + number / 4)},
+            distributions=distributions,
+            intermediate_values={0: number / 200, 1: number / 100},
+        )
+        for number in range(count)
+    ]
+    failure = a_failure("<script>alert('message')</script>") | {"details": "</pre><script>alert('details')</script>"}
+    return [*trials, a_finished_trial(count, TrialState.FAIL, attributes={contract.FAILURE_ATTRIBUTE: failure})]

@@ -21,9 +21,12 @@ FLAGS = (
 )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """One browser for the session; skips where there is none."""
+    """One browser for a module; skips where there is none.
+
+    NB: not for the session: while Playwright's synchronous interface is open, no test can call asyncio.run.
+    """
     path = next((found for name in ("chromium", "chromium-browser") if (found := shutil.which(name))), None)
     if path is None:
         pytest.skip("needs a browser: apt-get install chromium")

@@ -140,6 +140,7 @@ def test_a_database_that_is_away_becomes_a_condition() -> None:
     assert progressing is not None
     assert (progressing.status, progressing.reason) == (ConditionStatus.FALSE, Reason.DATABASE_UNAVAILABLE)
     assert "connection refused" in progressing.message
+    assert [reason for reason, _ in system.executor.told].count(Reason.DATABASE_UNAVAILABLE) == 1
 
 
 def test_a_status_that_somebody_else_changed_is_left_to_the_next_pass() -> None:

@@ -195,6 +195,15 @@ def test_counts_are_not_urgent_and_verdicts_are() -> None:
     assert (report.is_urgent(further, running), report.is_urgent(stuck, running)) == (False, True)
 
 
+def test_the_last_worker_of_a_study_that_ended_is_not_left_in_its_status() -> None:
+    """No later pass would write it: nothing looks at a study that ended but the events of its Jobs."""
+    ended = trials(*["COMPLETE"] * a_spec().max_trials)
+    with_worker = status_of(a_snapshot(trials=ended, workers=(a_worker(),)))
+    without = status_of(a_snapshot(trials=ended, workers=()))
+    assert (with_worker.workers, without.workers) == (1, 0)
+    assert report.is_urgent(without, with_worker)
+
+
 def test_a_status_survives_being_written_and_read() -> None:
     """The next pass compares with what the API server stored."""
     status = status_of(a_snapshot(trials=trials("COMPLETE", "RUNNING"), workers=(a_worker(state=WorkerState.ACTIVE),)))

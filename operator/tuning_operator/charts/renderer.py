@@ -4,7 +4,6 @@ The cap on time is an alarm inside that process. A future can be given up, but t
 """
 
 import asyncio
-import json
 import signal
 from collections import OrderedDict
 from concurrent.futures import ProcessPoolExecutor
@@ -12,8 +11,9 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from types import FrameType
 
-from tuning_operator.charts.figures import CHARTS, Subject, render
+from tuning_operator.charts.figures import in_words, render
 from tuning_operator.charts.source import StudyData
+from tuning_operator.charts.subject import Subject
 
 SECONDS = 30.0
 KEPT = 64
@@ -43,11 +43,11 @@ class Renderer:
         try:
             return await asyncio.get_running_loop().run_in_executor(pool, render_within, subject, self._seconds)
         except TimeoutError:
-            return _words(f"Drawing took longer than {self._seconds:g} seconds and was given up.")
+            return in_words(f"Drawing took longer than {self._seconds:g} seconds and was given up.")
         except BrokenProcessPool:
             if pool is self._pool:
                 self._pool = _pool()
-            return _words("The process that draws the charts ended; the next trial that ends starts it again.")
+            return in_words("The process that draws the charts ended; the next trial that ends starts it again.")
 
     def close(self) -> None:
         """End the process."""
@@ -82,8 +82,3 @@ def _give_up(_: int, __: FrameType | None) -> None:
 def _pool() -> ProcessPoolExecutor:
     # NB: spawned, since the server has threads, and a fork would copy locks that they hold.
     return ProcessPoolExecutor(1, mp_context=get_context("spawn"))
-
-
-def _words(words: str) -> dict[str, str]:
-    answer = json.dumps({"figure": None, "words": words, "note": None, "minWidth": 0})
-    return dict.fromkeys(CHARTS, answer)

@@ -19,10 +19,12 @@ from aiohttp import web
 from sqlalchemy.engine import URL
 
 from tuning_operator.charts import page
+from tuning_operator.charts.assets import assets
 from tuning_operator.charts.figures import CHARTS
 from tuning_operator.charts.links import is_signed
 from tuning_operator.charts.renderer import Renderer, figures_version
 from tuning_operator.charts.source import PostgresSource, StudyData, StudySource
+from tuning_operator.charts.summary import subject
 from tuning_operator.errors import DatabaseUnavailable
 
 log = logging.getLogger(__name__)
@@ -87,8 +89,8 @@ def create_app(*, source: StudySource, signing_key: str, renderer: Renderer | No
             web.get(prefix + "figures", _figures),
             web.get(prefix + "{chart}", _chart),
             web.get("/static/{version}/{name}", _static),
-            web.get("/healthz", _healthz),
-            web.get("/readyz", _readyz),
+            web.get("/healthz", _alive),
+            web.get("/readyz", _alive),
         ]
     )
     app.on_cleanup.append(_close)
@@ -123,21 +125,23 @@ async def _chart(request: web.Request) -> web.Response:
     chart = request.match_info["chart"]
     if chart not in CHARTS:
         raise web.HTTPNotFound
-    return _html(page.study_page(data, now=_now(), figures_version=figures_version(data), chart=chart))
+    return _html(page.chart_page(data, now=_now(), figures_version=figures_version(data), chart=chart))
 
 
 async def _with_slash(request: web.Request) -> web.Response:
     _verify(request)
-    raise web.HTTPPermanentRedirect(request.match_info["signature"] + "/")
+    # Relative: the server may be served below a path that it does not know.
+    return web.Response(status=308, headers={"Location": request.match_info["signature"] + "/"})
 
 
 async def _data(request: web.Request) -> web.Response:
     data = await _load(request)
     live = page.live(data, now=_now())
     answer = {
+        "title": live.title,
         "summary": live.summary,
         "rows": live.rows,
-        "columns": page.columns(data),
+        "params": live.params,
         "terminal": live.is_terminal,
         "figures": figures_version(data),
     }
@@ -146,7 +150,7 @@ async def _data(request: web.Request) -> web.Response:
 
 async def _figures(request: web.Request) -> web.Response:
     data = await _load(request)
-    figures = await request.app[RENDERER].figures(data, page.subject(data))
+    figures = await request.app[RENDERER].figures(data, subject(data, now=_now()))
     return _json(request, "{" + ", ".join(f"{json.dumps(key)}: {figure}" for key, figure in figures.items()) + "}")
 
 
@@ -175,14 +179,14 @@ async def _load(request: web.Request) -> StudyData:
 @lru_cache
 def _compressed(path: str) -> bytes:
     """NB: plotly.min.js takes a second of one core to compress, so it is done once."""
-    return gzip.compress(page.static_files()[path][1], compresslevel=6, mtime=0)
+    return gzip.compress(assets()[path][1], compresslevel=6, mtime=0)
 
 
 async def _static(request: web.Request) -> web.Response:
     path = f"{request.match_info['version']}/{request.match_info['name']}"
-    if path not in page.static_files():
+    if path not in assets():
         raise web.HTTPNotFound
-    content_type, content = page.static_files()[path]
+    content_type, content = assets()[path]
     headers = {"Cache-Control": "public, max-age=31536000, immutable", "Vary": "Accept-Encoding"}
     if "gzip" in request.headers.get("Accept-Encoding", ""):
         content = await asyncio.to_thread(_compressed, path)
@@ -190,31 +194,31 @@ async def _static(request: web.Request) -> web.Response:
     return web.Response(body=content, content_type=content_type, charset="utf-8", headers=headers)
 
 
-async def _healthz(_: web.Request) -> web.Response:
-    """It does not ask for the database: a restart would not bring that back."""
-    return web.Response(text="ok\n")
+async def _alive(_: web.Request) -> web.Response:
+    """Alive and ready without the database, too.
 
-
-async def _readyz(_: web.Request) -> web.Response:
-    """Ready without the database, too: this server says in words that it is away, and an ingress would not."""
+    A restart would not bring it back; and this server says in words that it is away, which an ingress would not.
+    """
     return web.Response(text="ok\n")
 
 
 @web.middleware
 async def _finish(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turn refusals and outages into pages in words, and add the headers that all answers have."""
+    """Turn refusals, outages and mistakes into pages in words, and add the headers that all answers have."""
     try:
         response = await handler(request)
     except DatabaseUnavailable as error:
         log.warning("the database is unavailable: %s", error)
         response = _unavailable(request)
-    except web.HTTPRedirection as redirect:
-        response = redirect
     except web.HTTPException as error:
         response = _refusal(request, error)
+    except Exception:
+        log.exception("a page could not be made")
+        response = _broken(request)
     response.headers.update(SECURITY_HEADERS)
     response.headers.setdefault("Cache-Control", "no-cache")
-    if not response.prepared and "Content-Encoding" not in response.headers:
+    # NB: compressing an answer without a body, such as 304, breaks aiohttp's connection.
+    if isinstance(response, web.Response) and response.body and "Content-Encoding" not in response.headers:
         response.enable_compression()
     return response
 
@@ -222,11 +226,13 @@ async def _finish(request: web.Request, handler: Handler) -> web.StreamResponse:
 def _refusal(request: web.Request, error: web.HTTPException) -> web.Response:
     if error.status != web.HTTPNotFound.status_code:
         return web.Response(text=f"{error.reason}\n", status=error.status)
-    message = (
-        "This link opens no study: it may be incomplete, or the study was deleted. `kubectl get tuningstudy -o yaml`"
-    )
     text = page.message_page(
-        title="Nothing here", message=message + " shows the study's links under status.charts.", root=_root(request)
+        title="Nothing here",
+        message=(
+            "This link opens no study: it may be incomplete, or the study was deleted."
+            " kubectl get tuningstudy -o yaml shows a study's links under status.charts."
+        ),
+        root=_root(request),
     )
     return _html(text, status=404)
 
@@ -234,13 +240,22 @@ def _refusal(request: web.Request, error: web.HTTPException) -> web.Response:
 def _unavailable(request: web.Request) -> web.Response:
     text = page.message_page(
         title="The database does not answer",
-        message="Trials go on as soon as it is back, and so does this page; nothing is lost.",
+        message="Nothing is lost: trials and this page go on as soon as it is back.",
         root=_root(request),
         reload_seconds=RELOAD_SECONDS,
     )
     response = _html(text, status=503)
     response.headers["Retry-After"] = str(RELOAD_SECONDS)
     return response
+
+
+def _broken(request: web.Request) -> web.Response:
+    text = page.message_page(
+        title="This page could not be made",
+        message="The study itself goes on. The charts server's log says what happened.",
+        root=_root(request),
+    )
+    return _html(text, status=500)
 
 
 def _root(request: web.Request) -> str:

@@ -7,16 +7,13 @@ bounded: who opens many studies one after the other pays in time, not in the ser
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.storages._cached_storage import _CachedStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from psycopg2 import errors as postgres_errors
-from sqlalchemy import text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
@@ -24,6 +21,7 @@ from tuning_api import contract, naming
 from tuning_api.spec import StudySpec
 from tuning_api.status import StudyStatus, read_status
 from tuning_operator.database import database_errors, open_storage
+from tuning_operator.errors import DatabaseUnavailable
 from tuning_operator.model import Clock
 
 SCHEMAS_KEPT = 32
@@ -48,13 +46,10 @@ class StudyData:
 
 
 class StudySource(Protocol):
-    """What the server asks of the database; both calls block, and may raise DatabaseUnavailable."""
+    """What the server asks of the database; the call blocks, and may raise DatabaseUnavailable."""
 
     def load(self, namespace: str, study: str) -> StudyData | None:
         """The study, or None if there is none of that name."""
-
-    def ping(self) -> None:
-        """Return if the database answers."""
 
 
 class PostgresSource:
@@ -68,21 +63,16 @@ class PostgresSource:
 
     def load(self, namespace: str, study: str) -> StudyData | None:
         """See `StudySource`."""
-        with database_errors():
-            try:
+        try:
+            with database_errors():
                 return self._load(namespace, study)
-            except KeyError:
-                self._forget(namespace, study)
+        except KeyError:
+            self._forget(namespace, study)
+            return None
+        except DatabaseUnavailable as error:
+            if _is_absent(error):
                 return None
-            except StorageInternalError as error:
-                if _is_absent(error):
-                    return None
-                raise
-
-    def ping(self) -> None:
-        """See `StudySource`."""
-        with database_errors(), self._schema("public").engine.connect() as connection:
-            connection.execute(text("SELECT 1"))
+            raise
 
     def close(self) -> None:
         """Close all connections."""
@@ -105,7 +95,7 @@ class PostgresSource:
             retried=sum(_is_lost(trial) for trial in trials),
             spec=_spec(attributes.get(contract.SPEC_ATTRIBUTE)),
             status=read_status(attributes.get(contract.STATUS_ATTRIBUTE)),
-            clock=_clock(attributes.get(contract.CLOCK_ATTRIBUTE)),
+            clock=Clock.from_document(attributes.get(contract.CLOCK_ATTRIBUTE)),
         )
 
     def _storage(self, namespace: str, study: str) -> _CachedStorage:
@@ -143,11 +133,12 @@ def _is_lost(trial: FrozenTrial) -> bool:
     return trial.state is TrialState.FAIL and trial.user_attrs.get(contract.REQUEUED_ATTRIBUTE) is not None
 
 
-def _is_absent(error: StorageInternalError) -> bool:
+def _is_absent(error: BaseException | None) -> bool:
     """Whether the namespace has no tables, or none that this role was ever granted: then there is no study either."""
-    cause = error.__cause__
+    if error is None:
+        return False
     absent = (postgres_errors.UndefinedTable, postgres_errors.InsufficientPrivilege)
-    return isinstance(cause, DBAPIError) and isinstance(cause.orig, absent)
+    return (isinstance(error, DBAPIError) and isinstance(error.orig, absent)) or _is_absent(error.__cause__)
 
 
 def _spec(document: Any) -> StudySpec | None:
@@ -155,17 +146,3 @@ def _spec(document: Any) -> StudySpec | None:
         return StudySpec.model_validate(document)
     except ValueError:
         return None
-
-
-def _clock(document: dict[str, Any] | None) -> Clock:
-    if not document:
-        return Clock()
-    since = document.get("runningSince")
-    return Clock(float(document["elapsedSeconds"]), datetime.fromisoformat(since) if since else None)
-
-
-def utc(moment: datetime | None) -> datetime | None:
-    """NB: Optuna 5 gives times that are UTC, with or without saying so (optuna/optuna#6708)."""
-    if moment is None:
-        return None
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

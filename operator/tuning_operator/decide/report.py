@@ -119,13 +119,16 @@ def status_of_fault(study: Study, trouble: Trouble, *, now: datetime) -> StudySt
 
 
 def is_urgent(new: StudyStatus, old: StudyStatus) -> bool:
-    """Whether a person waits for this change: another phase, another generation, another verdict of a condition."""
+    """Whether a person waits for this change: another phase, another generation, another verdict of a condition.
+
+    After a study's end every change is, for the last of them (its workers are gone) has no later write to wait for.
+    """
 
     def essence(status: StudyStatus) -> object:
         conditions = [(item.type, item.status, item.reason) for item in status.conditions or []]
         return status.phase, status.observed_generation, status.charts, conditions
 
-    return essence(new) != essence(old)
+    return new.phase in {Phase.COMPLETE, Phase.FAILED} or essence(new) != essence(old)
 
 
 def differs(new: StudyStatus, old: StudyStatus) -> bool:
@@ -138,8 +141,9 @@ def _timeless(status: StudyStatus) -> StudyStatus:
 
 
 def best_trial(trials: Iterable[Trial], direction: Direction) -> Trial | None:
-    """The complete trial with the best value; of equals the first."""
+    """The complete trial with the best value; of equals the first. An infinite value is no value, whoever wrote it."""
     complete = [trial for trial in trials if trial.state is TrialState.COMPLETE and trial.values]
+    complete = [trial for trial in complete if math.isfinite(trial.values[0])]
     sign = 1 if direction is Direction.MINIMIZE else -1
     return min(complete, key=lambda trial: (sign * trial.values[0], trial.number), default=None)
 

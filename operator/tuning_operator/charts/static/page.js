@@ -2,8 +2,11 @@
 "use strict";
 (() => {
   const POLL = 4000;
+  const POLL_OF_A_FINISHED_STUDY = 60000; // it may be resumed with a larger budget
   const live = document.getElementById("live");
+  const summary = document.getElementById("summary");
   const table = document.getElementById("trials");
+  const heads = table ? [...table.tHead.rows[0].cells] : [];
   const state = { figures: {}, version: null, etag: null, sort: { column: 0, descending: true } };
 
   // Figures
@@ -11,7 +14,7 @@
   const css = (selector, property) => getComputedStyle(document.querySelector(selector))[property];
   const colors = () => ({
     text: css("body", "color"),
-    muted: css(".muted", "color"),
+    muted: css(".card .muted", "color"),
     line: css(".card", "borderTopColor"),
     card: css(".card", "backgroundColor"),
   });
@@ -23,7 +26,9 @@
     result.hoverlabel = { bgcolor: card, bordercolor: line, font: { color: text }, align: "left" };
     for (const name of new Set([...Object.keys(result), "xaxis", "yaxis"])) {
       if (!/^[xy]axis\d*$/.test(name)) continue;
-      result[name] = { ...result[name], gridcolor: line, linecolor: line, tickfont: { color: muted } };
+      const axis = result[name] ?? {};
+      const title = { ...axis.title, font: { color: muted, size: 12 } };
+      result[name] = { ...axis, title, gridcolor: line, linecolor: line, tickfont: { color: muted } };
     }
     for (const shape of result.shapes ?? []) if (shape.name === "axis") shape.line.color = muted;
     for (const note of result.annotations ?? []) {
@@ -32,17 +37,21 @@
     return result;
   }
 
-  async function draw(plot) {
-    const answer = state.figures[plot.dataset.chart];
-    if (!answer) return;
+  function say(plot, answer) {
     const note = plot.closest(".card").querySelector(".note");
     note.hidden = !answer.note;
     note.textContent = answer.note ?? "";
+    plot.classList.toggle("in-words", !answer.figure);
     plot.style.minWidth = answer.figure ? `${answer.minWidth}px` : "";
+  }
+
+  async function draw(plot) {
+    const answer = state.figures[plot.dataset.chart];
+    if (!answer) return;
+    say(plot, answer);
     if (!answer.figure) {
       Plotly.purge(plot);
-      const words = Object.assign(document.createElement("p"), { className: "words", textContent: answer.words });
-      plot.replaceChildren(words);
+      plot.replaceChildren(Object.assign(document.createElement("p"), { className: "words", textContent: answer.words }));
       return;
     }
     plot.querySelector(".words")?.remove();
@@ -53,11 +62,10 @@
     });
   }
 
-  const plots = () => [...document.querySelectorAll(".plot")];
-  const drawAll = async () => {
-    for (const plot of plots()) await draw(plot);
+  async function drawAll() {
+    for (const plot of document.querySelectorAll(".plot")) await draw(plot);
     document.body.dataset.drawn = state.version;
-  };
+  }
 
   async function loadFigures(version) {
     const answer = await fetch("figures");
@@ -78,29 +86,42 @@
     };
   }
 
+  // Moves only the rows that are out of place: a row that is moved loses the text that a reader has selected in it.
   function sort() {
     const { column, descending } = state.sort;
-    const body = table.tBodies[0];
-    const kind = table.tHead.rows[0].cells[column].dataset.kind;
-    const keyed = [...body.rows].filter((row) => row.dataset.trial).map((row) => [row, row.cells[column].dataset.sort]);
-    if (keyed.length) body.append(...keyed.sort(compare(kind, descending)).map(([row]) => row));
-    for (const head of table.tHead.rows[0].cells) head.removeAttribute("aria-sort");
-    table.tHead.rows[0].cells[column].setAttribute("aria-sort", descending ? "descending" : "ascending");
+    const rows = table.tBodies[0].rows;
+    const keyed = [...rows].filter((row) => row.dataset.trial).map((row) => [row, row.cells[column].dataset.sort]);
+    keyed.sort(compare(heads[column].dataset.kind, descending)).forEach(([row], place) => {
+      if (rows[place] !== row) rows[place].before(row);
+    });
+    for (const head of heads) head.removeAttribute("aria-sort");
+    heads[column].setAttribute("aria-sort", descending ? "descending" : "ascending");
   }
 
   function onSort(event) {
-    const head = event.target.closest("th");
-    if (!head) return;
-    const same = state.sort.column === head.cellIndex;
-    state.sort = { column: head.cellIndex, descending: same ? !state.sort.descending : false };
+    const column = heads.indexOf(event.target.closest("th"));
+    if (column < 0) return;
+    state.sort = { column, descending: state.sort.column === column && !state.sort.descending };
     sort();
   }
 
+  const markup = new WeakMap();
+  for (const row of table?.tBodies[0].rows ?? []) markup.set(row, row.outerHTML);
+
+  // Rows that say the same stay as they are, with what is open, selected or focused in them.
   function replaceRows(html) {
+    const fresh = document.createElement("template");
+    fresh.innerHTML = html;
     const body = table.tBodies[0];
-    const open = new Set([...body.querySelectorAll("details[open]")].map((item) => item.closest("tr").dataset.trial));
-    body.innerHTML = html;
-    for (const row of body.rows) if (open.has(row.dataset.trial)) row.querySelector("details")?.setAttribute("open", "");
+    const known = new Map([...body.rows].map((row) => [row.dataset.trial, row]));
+    for (const row of [...fresh.content.children]) {
+      const old = known.get(row.dataset.trial);
+      known.delete(row.dataset.trial);
+      markup.set(row, row.outerHTML);
+      if (!old) body.append(row);
+      else if (markup.get(old) !== markup.get(row)) old.replaceWith(row);
+    }
+    for (const gone of known.values()) gone.remove();
     sort();
   }
 
@@ -124,25 +145,34 @@
 
   // Live
 
-  function say(words, kind) {
+  function tell(words, kind) {
     if (live.textContent !== words) live.textContent = words;
     live.className = `live ${kind}`;
   }
+
+  function replaceSummary(html) {
+    const hadFocus = summary.contains(document.activeElement);
+    summary.innerHTML = html;
+    if (hadFocus) summary.querySelector("[data-copy]")?.focus();
+  }
+
+  const hasSameColumns = (params) => {
+    const shown = heads.filter((head) => "param" in head.dataset).map((head) => head.dataset.param);
+    return JSON.stringify(shown) === JSON.stringify(params);
+  };
 
   async function refresh() {
     const answer = await fetch("data", { headers: state.etag ? { "If-None-Match": state.etag } : {}, cache: "no-store" });
     if (answer.status === 304) return;
     if (!answer.ok) throw new Error(`data: ${answer.status}`);
     const data = await answer.json();
+    if (table && !hasSameColumns(data.params)) return location.reload();
     state.etag = answer.headers.get("ETag");
     live.dataset.terminal = String(data.terminal);
-    const summary = document.getElementById("summary");
-    if (summary && !summary.contains(document.activeElement)) summary.innerHTML = data.summary;
-    if (table) {
-      if (table.tHead.rows[0].cells.length !== data.columns) return location.reload();
-      const [x, y] = [scrollX, scrollY];
+    if (summary) {
+      document.title = `${data.title} – TuningStudy`;
+      replaceSummary(data.summary);
       replaceRows(data.rows);
-      scrollTo(x, y);
     }
     if (data.figures !== state.version) await loadFigures(data.figures);
   }
@@ -154,14 +184,13 @@
       if (!document.hidden) {
         if (state.version === null) await loadFigures(live.dataset.figures);
         await refresh();
-        if (isOver()) say("", "");
-        else say("Live", "on");
+        if (isOver()) tell("Finished", "");
+        else tell("Live", "on");
       }
-    } catch (error) {
-      say("No connection, trying again", "off");
+    } catch {
+      tell("No connection, trying again", "off");
     }
-    // A finished study may be resumed with a larger budget, so it is looked at, too; seldom.
-    setTimeout(turn, isOver() ? 15 * POLL : POLL);
+    setTimeout(turn, isOver() ? POLL_OF_A_FINISHED_STUDY : POLL);
   }
 
   table?.tHead.addEventListener("click", onSort);

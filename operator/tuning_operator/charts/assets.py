@@ -1,0 +1,29 @@
+"""The static files: scripts, styles, and Plotly out of its Python package, so that the two always fit.
+
+Each is served under a name with its content's hash, and may so be cached for ever.
+"""
+
+import hashlib
+from functools import cache
+from importlib.resources import files
+from pathlib import PurePosixPath
+
+_TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+
+
+@cache
+def assets() -> dict[str, tuple[str, bytes]]:
+    """Content type and content of each file, by its versioned path."""
+    own = files("tuning_operator.charts").joinpath("static").iterdir()
+    contents = {item.name: item.read_bytes() for item in own}
+    contents["plotly.min.js"] = files("plotly").joinpath("package_data", "plotly.min.js").read_bytes()
+    return {
+        f"{hashlib.sha256(content).hexdigest()[:12]}/{name}": (_TYPES[PurePosixPath(name).suffix], content)
+        for name, content in contents.items()
+    }
+
+
+@cache
+def asset_path(name: str) -> str:
+    """Where a file is served, below the server's root."""
+    return next(f"static/{path}" for path in assets() if path.endswith(f"/{name}"))

@@ -1,0 +1,149 @@
+"""How charts look: their colours, their margins, and text that Plotly shows as it is.
+
+Colours are mid-tones that hold on white and on near-black alike; what must differ between the two (text, grid) is set in
+the browser. The states' colours differ in lightness too, so that they are told apart without seeing red or green.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import plotly.graph_objects as go
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+from tuning_operator.charts.subject import first_value
+from tuning_operator.charts.wording import shortened, shown
+
+ACCENT = "#6366f1"
+GOOD = "#0d9f84"
+STATE_COLORS = {
+    TrialState.COMPLETE: GOOD,
+    TrialState.PRUNED: "#e8a317",
+    TrialState.FAIL: "#d9482b",
+    TrialState.RUNNING: ACCENT,
+}
+FAINT_TO_STRONG = [[0.0, "#a9b1c4"], [0.5, "#8a8df0"], [1.0, "#5b4ff0"]]
+BEST_TO_WORST = [[0.0, GOOD], [0.5, "#a3abba"], [1.0, "#e8a317"]]
+MOST_TICKS = 12
+MOST_DECADES = 4
+PADDING = 0.06
+"""Share of an axis that is left free at either end, so that no marker is cut."""
+
+TEMPLATE = go.layout.Template(
+    layout={
+        "font": {"family": "Inter, system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "size": 12},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "colorway": [ACCENT, GOOD, "#e8a317", "#d9482b", "#0ea5e9", "#d946ef"],
+        "margin": {"l": 52, "r": 16, "t": 12, "b": 44},
+        "hovermode": "closest",
+        "xaxis": {"zeroline": False, "automargin": True, "title": {"standoff": 10}},
+        "yaxis": {"zeroline": False, "automargin": True, "title": {"standoff": 10}},
+        "legend": {"orientation": "h", "x": 0, "y": 1.02, "xanchor": "left", "yanchor": "bottom"},
+    }
+)
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure, or the words in its place."""
+
+    figure: go.Figure | None = None
+    words: str | None = None
+    note: str | None = None
+    """What the reader should know about the figure, such as that it shows a part of the trials."""
+    min_width: int = 0
+    """Pixels below which the figure is scrolled instead of squeezed."""
+
+
+def dressed(*traces: go.Scatter | go.Bar, **layout: Any) -> go.Figure:
+    """A figure in this project's dress."""
+    return go.Figure(list(traces), layout={"template": TEMPLATE, "autosize": True} | layout)
+
+
+def plain(text: str, most: int = 40) -> str:
+    """A text of people's for a figure.
+
+    NB: Plotly reads HTML-like markup in every text, so names and values are escaped wherever they are shown.
+    """
+    escaped = shortened(text, most).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return escaped.replace("\n", " ")
+
+
+def hover(trial: FrozenTrial, metric: str, *more: tuple[str, object]) -> str:
+    """What is said about a trial under the pointer."""
+    value = [(metric, first_value(trial))] if trial.state is TrialState.COMPLETE else []
+    lines = [f"{plain(name)}: {plain(shown(item))}" for name, item in (*value, *more)]
+    return "<br>".join([f"<b>Trial {trial.number}</b>", *lines])
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The values of a parameter as numbers: choices by their rank."""
+
+    name: str
+    choices: tuple[str, ...] | None
+    is_log: bool
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, name: str, trials: Iterable[FrozenTrial]) -> "Scale":
+        """The scale of a parameter that at least one of the trials has: all of its search space."""
+        having = [trial for trial in trials if name in trial.params]
+        distribution = having[-1].distributions[name]
+        if isinstance(distribution, FloatDistribution | IntDistribution):
+            values = [float(trial.params[name]) for trial in having]
+            low, high = min(distribution.low, *values), max(distribution.high, *values)
+            return cls(name, None, distribution.log and low > 0, low, high)
+        offered = distribution.choices if isinstance(distribution, CategoricalDistribution) else ()
+        met = (trial.params[name] for trial in having)
+        choices = tuple(dict.fromkeys(shown(choice) for choice in (*offered, *met)))
+        return cls(name, choices, is_log=False, low=0, high=len(choices) - 1)
+
+    def at(self, trial: FrozenTrial) -> float | None:
+        """Where a trial is; None if it has no such parameter."""
+        if self.name not in trial.params:
+            return None
+        value = trial.params[self.name]
+        return float(self.choices.index(shown(value)) if self.choices else value)
+
+    def axis(self) -> dict[str, Any]:
+        """The axis in Plotly's words."""
+        axis: dict[str, Any] = {"title": {"text": plain(self.name, 24)}, "tickangle": 0}
+        if self.choices:
+            return axis | _ticked(self.ticks()) | {"range": [-0.5, len(self.choices) - 0.5]}
+        if self.is_log:
+            low, high = math.log10(self.low), math.log10(self.high)
+            return axis | _ticked(_decades(low, high)) | {"type": "log", "range": _padded(low, high)}
+        return axis | {"range": _padded(self.low, self.high), "nticks": 5}
+
+    def ticks(self) -> list[tuple[float, str]]:
+        """Ranks and names of the choices, or of an even part of them where there are many."""
+        choices = self.choices or ()
+        stride = max(1, math.ceil(len(choices) / MOST_TICKS))
+        return [(float(rank), plain(choice, 14)) for rank, choice in enumerate(choices) if rank % stride == 0]
+
+
+def _ticked(ticks: list[tuple[float, str]]) -> dict[str, Any]:
+    return {"tickmode": "array", "tickvals": [at for at, _ in ticks], "ticktext": [text for _, text in ticks]}
+
+
+def _decades(low: float, high: float) -> list[tuple[float, str]]:
+    """Powers of ten between two exponents, not too many; the two ends where there are fewer than two."""
+    exponents = range(math.ceil(low), math.floor(high) + 1)
+    if len(exponents) < 2:  # noqa: PLR2004 - one says nothing about the scale
+        return [(10**exponent, f"{10**exponent:.2g}") for exponent in (low, high)]
+    stride = math.ceil(len(exponents) / MOST_DECADES)
+    return [(10.0**exponent, _power(exponent)) for exponent in exponents[::stride]]
+
+
+def _power(exponent: int) -> str:
+    return f"{10.0**exponent:g}" if abs(exponent) < 4 else f"1e{exponent}"  # noqa: PLR2004 - longer than its exponent
+
+
+def _padded(low: float, high: float) -> list[float]:
+    room = (high - low) * PADDING or 0.5
+    return [low - room, high + room]

@@ -1,0 +1,121 @@
+"""Parallel coordinates: a vertical axis for the value and for each parameter, and a line across them for each trial.
+
+NB: not Optuna's. Plotly's own trace for them compiles code at run time, which the page's Content-Security-Policy forbids,
+and it cannot draw a parameter that exists in some trials only.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import plotly.graph_objects as go
+from optuna.trial import FrozenTrial
+
+from tuning_operator.charts.drawing import GOOD, Scale, dressed, hover, plain
+from tuning_operator.charts.subject import Subject, first_value
+
+WIDTH_OF_AXIS = 76
+_STYLES = (
+    (0.0, {"color": GOOD, "width": 3.2}),
+    (0.1, {"color": "rgba(91, 79, 240, 0.75)", "width": 1.8}),
+    (0.3, {"color": "rgba(99, 102, 241, 0.5)", "width": 1.4}),
+    (0.6, {"color": "rgba(129, 140, 200, 0.38)", "width": 1.1}),
+    (1.0, {"color": "rgba(139, 149, 167, 0.28)", "width": 1}),
+)
+"""The lines of the best trial, of the best tenth, and so on."""
+
+
+@dataclass(frozen=True)
+class _Axis:
+    name: str
+    height: Callable[[FrozenTrial], float | None]
+    """Where a trial crosses the axis, from 0 to 1; None where it has no such parameter."""
+    ticks: Sequence[tuple[float, str]]
+    said: Callable[[FrozenTrial], list[tuple[str, object]]]
+    """What is said about a trial where it crosses."""
+
+
+def parallel_coordinates(subject: Subject) -> go.Figure:
+    """Draw complete trials, at least one."""
+    axes = [_value_axis(subject), *(_param_axis(subject, name) for name in subject.params)]
+    return dressed(
+        *(_lines(group, axes, style, subject.metric) for group, style in _groups(subject.ranked)),
+        showlegend=False,
+        margin={"l": 32, "r": 52, "t": 34, "b": 14},
+        xaxis={"visible": False, "range": [-0.15, len(axes) - 0.75]},
+        yaxis={"visible": False, "range": [-0.06, 1.04]},
+        shapes=[
+            {"type": "line", "x0": at, "x1": at, "y0": 0, "y1": 1, "name": "axis", "line": {"width": 1}}
+            for at in range(len(axes))
+        ],
+        annotations=[note for at, axis in enumerate(axes) for note in _notes(at, axis)],
+    )
+
+
+def _value_axis(subject: Subject) -> _Axis:
+    values = [first_value(trial) for trial in subject.complete]
+    low, high = min(values), max(values)
+    return _Axis(subject.metric, lambda trial: _share(first_value(trial), low, high), _ends(low, high), lambda _: [])
+
+
+def _param_axis(subject: Subject, name: str) -> _Axis:
+    scale = Scale.of(name, subject.complete)
+
+    def said(trial: FrozenTrial) -> list[tuple[str, object]]:
+        return [(name, trial.params[name])] if name in trial.params else []
+
+    if scale.choices:
+        last = len(scale.choices) - 1
+        ticks = [(_share(rank, 0, last), text) for rank, text in scale.ticks()]
+        return _Axis(name, lambda trial: _placed(scale.at(trial), float, 0, last), ticks, said)
+    values = [at for trial in subject.complete if (at := scale.at(trial)) is not None]
+    low, high = min(values), max(values)
+    bend = math.log if scale.is_log else float
+    return _Axis(name, lambda trial: _placed(scale.at(trial), bend, low, high), _ends(low, high), said)
+
+
+def _placed(at: float | None, bend: Callable[[float], float], low: float, high: float) -> float | None:
+    return None if at is None else _share(bend(at), bend(low), bend(high))
+
+
+def _share(value: float, low: float, high: float) -> float:
+    return (value - low) / (high - low) if high > low else 0.5
+
+
+def _ends(low: float, high: float) -> list[tuple[float, str]]:
+    return [(0.5, f"{low:.3g}")] if low == high else [(0.0, f"{low:.3g}"), (1.0, f"{high:.3g}")]
+
+
+def _groups(ranked: Sequence[FrozenTrial]) -> list[tuple[Sequence[FrozenTrial], dict[str, Any]]]:
+    """Trials with the style of their lines, worst first, so that the best lie on top."""
+    groups, start = [], 0
+    for share, style in _STYLES:
+        end = max(1, math.ceil(len(ranked) * share))
+        groups.append((ranked[start:end], style))
+        start = end
+    return [(group, style) for group, style in reversed(groups) if group]
+
+
+def _lines(trials: Sequence[FrozenTrial], axes: list[_Axis], style: dict[str, Any], metric: str) -> go.Scatter:
+    """One trace for many trials: a gap (None) ends each line."""
+    across = [*range(len(axes)), None]
+    return go.Scatter(
+        x=across * len(trials),
+        y=[height for trial in trials for height in (*(axis.height(trial) for axis in axes), None)],
+        text=[words for trial in trials for words in (*(hover(trial, metric, *axis.said(trial)) for axis in axes), "")],
+        mode="lines+markers",
+        line=style,
+        marker={"size": 6 if style["color"] == GOOD else 3},
+        hovertemplate="%{text}<extra></extra>",
+    )
+
+
+def _notes(at: int, axis: _Axis) -> list[dict[str, Any]]:
+    common = {"showarrow": False, "x": at}
+    name = {"text": f"<b>{plain(axis.name, 16)}</b>", "y": 1, "yanchor": "bottom", "yshift": 10}
+    ticks = [
+        {"text": label, "y": height, "xanchor": "left", "xshift": 5, "name": "tick", "font": {"size": 11}}
+        for height, label in axis.ticks
+    ]
+    return [common | name, *(common | tick for tick in ticks)]

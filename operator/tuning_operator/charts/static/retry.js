@@ -1,3 +1,0 @@
-// A page that could not be drawn tries again by itself.
-"use strict";
-setTimeout(() => location.reload(), 5000);

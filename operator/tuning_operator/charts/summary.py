@@ -1,0 +1,194 @@
+"""What a page says about a study before its charts, from the trials where they say more than the last status does."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+import yaml
+from optuna.trial import FrozenTrial, TrialState
+
+from tuning_api.search import Parameter, ParameterType
+from tuning_api.status import ConditionStatus, ConditionType, Phase, Reason
+from tuning_operator.charts.source import StudyData
+from tuning_operator.charts.subject import Subject, first_value
+from tuning_operator.charts.table import epochs, seconds
+from tuning_operator.charts.wording import counted, duration, shown
+
+_TERMINAL = frozenset({Phase.COMPLETE, Phase.FAILED})
+_NO_NEWS = frozenset({Reason.ENDED, Reason.NOT_YET})
+_NO_FAULTS = frozenset({Reason.SUSPENDED, Reason.QUEUED_BY_KUEUE, Reason.NO_WORKERS_WANTED})
+_LEAST_AT_ONCE = 0.05
+
+
+@dataclass(frozen=True)
+class Part:
+    """Trials of one state, as a part of the progress bar."""
+
+    key: str
+    trials: int
+    percent: float
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A number worth knowing."""
+
+    label: str
+    value: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class CallOut:
+    """Why the study does not advance."""
+
+    title: str
+    message: str
+    is_fault: bool
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best trial."""
+
+    number: int
+    value: str
+    params: list[tuple[str, str]]
+    yaml: str
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The upper part of a page."""
+
+    namespace: str
+    name: str
+    phase: str
+    message: str
+    metric: str
+    goal: str
+    ended: int
+    total: int | None
+    parts: list[Part]
+    call_out: CallOut | None
+    best: Best | None
+    no_best: str
+    facts: list[Fact]
+    is_terminal: bool
+
+    @property
+    def title(self) -> str:
+        """What the browser's tab says."""
+        return f"{self.ended}/{self.total} {self.name}" if self.total else self.name
+
+
+def subject(data: StudyData, *, now: datetime) -> Subject:
+    """What is drawn of a study."""
+    metric = data.spec.objectives[0].metric if data.spec else "value"
+    return Subject(trials=data.trials, directions=data.directions, metric=metric, now=now)
+
+
+def summary(data: StudyData, *, now: datetime) -> Summary:
+    """The upper part of a page."""
+    drawn = subject(data, now=now)
+    phase = data.status.phase or Phase.PENDING
+    total = _total(data)
+    return Summary(
+        namespace=data.namespace,
+        name=data.name,
+        phase=phase.value,
+        message=data.status.message or "The operator has not reported on this study yet.",
+        metric=drawn.metric,
+        goal="maximize" if drawn.is_maximized else "minimize",
+        ended=sum(trial.state.is_finished() for trial in data.trials),
+        total=total,
+        parts=_parts(data.trials, total=max(total or 0, len(data.trials), 1)),
+        call_out=_call_out(data),
+        best=_best(drawn, study=data.name),
+        no_best=drawn.why_nothing_is_complete(),
+        facts=_facts(data, now=now),
+        is_terminal=phase in _TERMINAL,
+    )
+
+
+def search_space(data: StudyData) -> list[tuple[str, str]]:
+    """The search space in words; empty where the spec cannot be read."""
+    return [(parameter.name, _range(parameter)) for parameter in (data.spec.search_space if data.spec else [])]
+
+
+def _range(parameter: Parameter) -> str:
+    if parameter.type is ParameterType.CATEGORICAL:
+        return ", ".join(shown(choice) for choice in parameter.choices or [])
+    scale = ", log" if parameter.log else f", step {parameter.step:g}" if parameter.step else ""
+    return f"{parameter.low:g} to {parameter.high:g}{scale}"
+
+
+def _total(data: StudyData) -> int | None:
+    """The budget: of the spec, or of the last status where this version cannot read the spec."""
+    if data.spec:
+        return data.spec.max_trials
+    return data.status.trials.total if data.status.trials else None
+
+
+_STATES = {
+    "complete": TrialState.COMPLETE,
+    "pruned": TrialState.PRUNED,
+    "failed": TrialState.FAIL,
+    "running": TrialState.RUNNING,
+}
+
+
+def _parts(trials: Iterable[FrozenTrial], *, total: int) -> list[Part]:
+    states = [trial.state for trial in trials]
+    return [Part(key, states.count(state), 100 * states.count(state) / total) for key, state in _STATES.items()]
+
+
+def _call_out(data: StudyData) -> CallOut | None:
+    condition = data.status.condition(ConditionType.PROGRESSING)
+    if condition is None or condition.status is not ConditionStatus.FALSE or condition.reason in _NO_NEWS:
+        return None
+    is_fault = condition.reason not in _NO_FAULTS
+    return CallOut(title=_as_title(condition.reason), message=condition.message, is_fault=is_fault)
+
+
+def _as_title(reason: Reason) -> str:
+    """A reason in words: TrialsFailing becomes "Trials failing"."""
+    spaced = "".join(f" {letter.lower()}" if letter.isupper() else letter for letter in reason.value)
+    return spaced.strip().capitalize()
+
+
+def _best(drawn: Subject, *, study: str) -> Best | None:
+    if not drawn.ranked:
+        return None
+    trial = drawn.ranked[0]
+    # NB: a metric's name may hold a line break, which would end the comment.
+    comment = " ".join(f"# trial {trial.number} of {study}: {drawn.metric} = {first_value(trial):.6g}".split())
+    document = yaml.safe_dump(trial.params, sort_keys=False, allow_unicode=True) if trial.params else ""
+    params = [(name, shown(value)) for name, value in trial.params.items()]
+    return Best(trial.number, shown(first_value(trial)), params, f"{comment}\n{document}")
+
+
+def _facts(data: StudyData, *, now: datetime) -> list[Fact]:
+    elapsed = data.clock.elapsed_at(now)
+    compute = math.fsum(seconds(trial, now=now) or 0.0 for trial in data.trials)
+    at_once = compute / elapsed if elapsed >= 1 else 0.0
+    facts = [
+        Fact("Elapsed", duration(elapsed), "not counting suspensions"),
+        Fact("Compute time", duration(compute), f"{at_once:.1f} trials at a time" if at_once > _LEAST_AT_ONCE else ""),
+        _saved(data.trials),
+    ]
+    if data.retried:
+        facts.append(Fact("Retried", counted(data.retried, "trial"), "lost their worker, went on elsewhere"))
+    return facts
+
+
+def _saved(trials: Iterable[FrozenTrial]) -> Fact:
+    """What pruning saved: the epochs that pruned trials did not train, of all epochs that would have been."""
+    plans = [(trial.state, *epochs(trial)) for trial in trials if trial.state.is_finished()]
+    run = sum(trained or 0 for _, trained, _ in plans)
+    pruned = [(trained or 0, planned or 0) for state, trained, planned in plans if state is TrialState.PRUNED]
+    saved = sum(max(0, planned - trained) for trained, planned in pruned)
+    if not saved:
+        return Fact("Saved by pruning", "0%", f"{run:,} epochs run" if run else "no trial was cut short")
+    return Fact("Saved by pruning", f"{saved / (run + saved):.0%}", f"{saved:,} of {run + saved:,} epochs")

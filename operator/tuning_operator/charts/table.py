@@ -1,0 +1,107 @@
+"""The table of trials, newest first."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from tuning_api import contract
+from tuning_api.contract import Failure
+from tuning_operator.charts.source import StudyData
+from tuning_operator.charts.subject import Subject, first_value
+from tuning_operator.charts.wording import LABELS
+from tuning_operator.model import utc
+
+MOST_ROWS = 1000
+
+
+@dataclass(frozen=True)
+class Row:
+    """A trial in the table."""
+
+    number: int
+    label: str
+    value: float | None
+    epochs: str
+    epochs_run: int | None
+    seconds: float | None
+    params: dict[str, Any]
+    failure: Failure | None
+    is_unexplained: bool
+    """It failed, and nobody wrote down why."""
+    retry_of: int | None
+    is_best: bool
+
+
+@dataclass(frozen=True)
+class Table:
+    """The trials that have started, the newest of them where there are very many."""
+
+    rows: list[Row]
+    names: list[str]
+    left_out: int
+
+
+def table(data: StudyData, drawn: Subject, *, now: datetime) -> Table:
+    """The trials of a study; waiting ones have nothing to show."""
+    started = [trial for trial in data.trials if trial.state is not TrialState.WAITING]
+    best = drawn.ranked[0].number if drawn.ranked else None
+    rows = [_row(trial, best=best, now=now) for trial in reversed(started[-MOST_ROWS:])]
+    return Table(rows, names=_names(data), left_out=len(started) - len(rows))
+
+
+def epochs(trial: FrozenTrial) -> tuple[int | None, int | None]:
+    """Epochs that a trial has trained, and those it would have, had it not been pruned."""
+    attributes = trial.user_attrs
+    return _whole(attributes.get(contract.EPOCHS_ATTRIBUTE)), _whole(attributes.get(contract.MAX_EPOCHS_ATTRIBUTE))
+
+
+def seconds(trial: FrozenTrial, *, now: datetime) -> float | None:
+    """How long a trial took, or has taken until now."""
+    start, end = utc(trial.datetime_start), utc(trial.datetime_complete)
+    return max(0.0, ((end or now) - start).total_seconds()) if start else None
+
+
+def _row(trial: FrozenTrial, *, best: int | None, now: datetime) -> Row:
+    trained, planned = epochs(trial)
+    failure = _failure(trial)
+    return Row(
+        number=trial.number,
+        label=LABELS[trial.state],
+        value=first_value(trial) if trial.state is TrialState.COMPLETE else None,
+        epochs=_of_plan(trained, planned),
+        epochs_run=trained,
+        seconds=seconds(trial, now=now),
+        params=trial.params,
+        failure=failure,
+        is_unexplained=trial.state is TrialState.FAIL and failure is None,
+        retry_of=_whole(trial.user_attrs.get(contract.RETRY_OF_ATTRIBUTE)),
+        is_best=trial.number == best,
+    )
+
+
+def _of_plan(trained: int | None, planned: int | None) -> str:
+    if trained is None:
+        return ""
+    return f"{trained}/{planned}" if planned and trained < planned else str(trained)
+
+
+def _failure(trial: FrozenTrial) -> Failure | None:
+    if trial.state is not TrialState.FAIL:
+        return None
+    try:
+        return Failure.model_validate(trial.user_attrs.get(contract.FAILURE_ATTRIBUTE))
+    except ValueError:
+        return None
+
+
+def _whole(value: object) -> int | None:
+    """A number that user code may have overwritten: it can write attributes of its trial, too."""
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _names(data: StudyData) -> list[str]:
+    """The parameters: those of the search space in its order, then any other that a trial has."""
+    declared = [parameter.name for parameter in data.spec.search_space] if data.spec else []
+    return list(dict.fromkeys([*declared, *(name for trial in data.trials for name in trial.params)]))

@@ -1,0 +1,330 @@
+"""The charts server's HTTP: who may see what, how it is cached, and what it says when something is wrong."""
+
+import asyncio
+import gzip
+import json
+import re
+import threading
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from aiohttp import ClientResponse
+from aiohttp.test_utils import TestClient, TestServer
+from tests.support.chart_studies import (
+    HOSTILE_NAME,
+    NOW,
+    a_finished_trial,
+    a_status,
+    a_study_data,
+    hostile_trials,
+)
+
+from tuning_api.status import Phase, Reason
+from tuning_operator.charts import server
+from tuning_operator.charts.assets import asset_path
+from tuning_operator.charts.figures import CHARTS, in_words
+from tuning_operator.charts.links import study_path
+from tuning_operator.charts.renderer import Renderer
+from tuning_operator.charts.server import create_app
+from tuning_operator.charts.source import StudyData
+from tuning_operator.charts.subject import Subject
+from tuning_operator.errors import DatabaseUnavailable
+
+KEY = "a signing key"
+PATH = study_path(key=KEY, namespace="research", study="digits")
+PAGES = ("", "data", "figures", *CHARTS)
+Client = TestClient[Any, Any]
+
+
+class FakeSource:
+    """One study, which a test may change, and a database that may be away."""
+
+    def __init__(self, data: StudyData | None = None) -> None:
+        self.data = data or a_study_data()
+        self.loads = 0
+        self.error: Exception | None = None
+        self.asked = threading.Event()
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def load(self, namespace: str, study: str) -> StudyData | None:
+        """The study, if it is that one."""
+        self.asked.set()
+        self.gate.wait(10)
+        self.loads += 1
+        if self.error:
+            raise self.error
+        return self.data if (namespace, study) == (self.data.namespace, self.data.name) else None
+
+
+class InWords(Renderer):
+    """Draws nothing: what charts look like is not the server's affair."""
+
+    async def figures(self, data: StudyData, subject: Subject) -> dict[str, str]:  # noqa: ARG002
+        """A sentence in the place of each chart."""
+        return in_words(f"{len(subject.trials)} trials")
+
+
+def visit(source: FakeSource, story: Callable[[Client], Awaitable[None]], *, unpack: bool = True) -> None:
+    """Let a story happen to a server of that source."""
+
+    async def begin() -> None:
+        app = create_app(source=source, signing_key=KEY, renderer=InWords())
+        async with TestClient(TestServer(app), auto_decompress=unpack) as client:
+            await story(client)
+
+    asyncio.run(begin())
+
+
+def fetch(path: str = PATH, *, source: FakeSource | None = None, **options: Any) -> tuple[ClientResponse, str]:
+    """One answer and its text."""
+    answers: list[tuple[ClientResponse, str]] = []
+
+    async def story(client: Client) -> None:
+        async with client.get(path, allow_redirects=False, **options) as answer:
+            answers.append((answer, await answer.text()))
+
+    visit(source or FakeSource(), story)
+    return answers[0]
+
+
+@pytest.fixture(autouse=True)
+def always_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each request looks at the source, so that no test waits for a second to pass."""
+    monkeypatch.setattr(server, "FRESH_SECONDS", -1.0)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_signed_link_opens_every_page_of_its_study(page: str) -> None:
+    """One signature for the report and the charts of the status."""
+    answer, _ = fetch(PATH + page)
+    assert answer.status == 200
+
+
+FOREIGN = {
+    "another study's signature": study_path(key=KEY, namespace="research", study="glosses").replace(
+        "glosses", "digits"
+    ),
+    "another key": study_path(key="another key", namespace="research", study="digits"),
+    "no signature": "/studies/research/digits/x/",
+    "bytes that are no text": "/studies/research/digits/%ff%fe/",
+    "a study that does not exist": study_path(key=KEY, namespace="research", study="gone"),
+    "a chart that does not exist": PATH + "pie",
+    "an unknown path": "/",
+    "a file that does not exist": "/static/abc/page.js",
+    "a file outside": "/static/..%2f..%2f/etc",
+}
+
+
+@pytest.mark.parametrize("path", FOREIGN.values(), ids=FOREIGN)
+def test_every_refusal_is_the_same_page(path: str) -> None:
+    """Nobody learns which studies exist."""
+    (answer, text), (other, expected) = fetch(path), fetch("/studies/a/b/c/")
+    assert (answer.status, other.status) == (404, 404)
+    assert without_roots(text) == without_roots(expected)
+    assert "This link opens no study" in text
+
+
+def without_roots(text: str) -> str:
+    return re.sub(r'"(\.\./|\./)*static', '"static', text)
+
+
+@pytest.mark.parametrize("page", ["", "data", "figures", "slice"])
+def test_nothing_is_loaded_before_the_signature_is_verified(page: str) -> None:
+    """A stranger cannot keep the database busy."""
+    source = FakeSource()
+    fetch(f"/studies/research/digits/forged/{page}", source=source)
+    assert source.loads == 0
+
+
+def test_a_link_without_its_last_slash_is_led_to_the_page() -> None:
+    """Chat programs cut it off; the server may be served below a path that it does not know."""
+    answer, _ = fetch(PATH.rstrip("/"))
+    forged, _ = fetch("/studies/research/digits/forged")
+    assert (answer.status, forged.status) == (308, 404)
+    assert PATH.endswith("/" + answer.headers["Location"])
+
+
+@pytest.mark.parametrize("page", ["", "data", "figures", "slice"])
+def test_a_database_that_is_away_is_said_in_words_and_asked_again(page: str) -> None:
+    """The page reloads itself, and tells no stranger of hosts and users."""
+    source = FakeSource()
+    source.error = DatabaseUnavailable("connection to server at 10.0.0.7 failed")
+    answer, text = fetch(PATH + page, source=source)
+    assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
+    assert '<meta http-equiv="refresh" content="5">' in text
+    assert "The database does not answer" in text
+    assert "10.0.0.7" not in text
+
+
+def test_a_mistake_of_ours_is_said_in_words(caplog: pytest.LogCaptureFixture) -> None:
+    """The traceback is the log's."""
+    source = FakeSource()
+    source.error = ZeroDivisionError("inner workings")
+    answer, text = fetch(source=source)
+    assert (answer.status, "inner workings" in text) == (500, False)
+    assert "This page could not be made" in text
+    assert "inner workings" in caplog.text
+
+
+def test_a_method_that_is_not_offered_is_refused() -> None:
+    """There is nothing to write here."""
+    statuses = []
+
+    async def story(client: Client) -> None:
+        statuses.extend([(await client.post(PATH)).status, (await client.head(PATH)).status])
+
+    visit(FakeSource(), story)
+    assert statuses == [405, 200]
+
+
+@pytest.mark.parametrize("path", [PATH, PATH + "data", "/nothing", "/healthz", "/" + asset_path("page.css")])
+def test_browsers_are_held_to_this_server(path: str) -> None:
+    """Whatever a page contains, it can load and send nothing elsewhere."""
+    answer, _ = fetch(path)
+    policy = answer.headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "script-src 'self';" in policy
+    assert (answer.headers["X-Content-Type-Options"], answer.headers["Referrer-Policy"]) == ("nosniff", "no-referrer")
+
+
+def test_the_probes_do_not_ask_for_the_database() -> None:
+    """A restart would not bring it back."""
+    source = FakeSource()
+    source.error = DatabaseUnavailable("away")
+    assert [fetch(path, source=source)[0].status for path in ("/healthz", "/readyz")] == [200, 200]
+    assert source.loads == 0
+
+
+def test_polling_costs_nothing_while_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """304 for what the page has already, 200 as soon as a trial is there."""
+    monkeypatch.setattr(server, "_now", lambda: NOW)
+    source = FakeSource(a_study_data([a_finished_trial(0)]))
+    seen = []
+
+    async def story(client: Client) -> None:
+        first = await client.get(PATH + "data")
+        known = {"If-None-Match": first.headers["ETag"]}
+        again = await client.get(PATH + "data", headers=known)
+        source.data = replace(source.data, trials=(*source.data.trials, a_finished_trial(1)))
+        changed = await client.get(PATH + "data", headers=known)
+        seen.extend([first.status, again.status, await again.text(), changed.status])
+
+    visit(source, story)
+    assert seen == [200, 304, "", 200]
+
+
+def test_the_live_parts_are_those_of_the_page() -> None:
+    """What is replaced every few seconds is what was there."""
+    source = FakeSource(a_study_data(status=a_status(Phase.COMPLETE)))
+    _, text = fetch(PATH + "data", source=source)
+    live = json.loads(text)
+    assert (live["title"], live["terminal"], live["figures"]) == ("58/80 digits", True, "58-1061")
+    assert live["params"] == ["learning_rate", "weight_decay", "dropout", "layers", "hidden_dim", "activation"]
+    _, page = fetch(source=source)
+    assert all(part in page for part in ('data-trial="57"', 'data-terminal="true"', "58/80 digits"))
+    assert live["rows"].count("<tr") == page.count("<tr data-trial")
+
+
+def test_readers_at_the_same_time_share_one_look_at_the_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fifty people with the page open are one query."""
+    monkeypatch.setattr(server, "FRESH_SECONDS", 3600.0)
+    source = FakeSource()
+    source.gate.clear()
+
+    async def story(client: Client) -> None:
+        requests = [asyncio.create_task(client.get(PATH + "data")) for _ in range(5)]
+        # One reader who goes away must not take the others' answer with him.
+        await asyncio.to_thread(source.asked.wait, 10)
+        requests[0].cancel()
+        source.gate.set()
+        for request in requests[1:]:
+            assert (await request).status == 200
+        with suppress(asyncio.CancelledError):
+            await requests[0]
+
+    visit(source, story)
+    assert source.loads == 1
+
+
+def test_what_was_loaded_long_ago_is_loaded_again() -> None:
+    """The page is live."""
+    source = FakeSource()
+
+    async def story(client: Client) -> None:
+        for _ in range(3):
+            await client.get(PATH + "data")
+
+    visit(source, story)
+    assert source.loads == 3
+
+
+def test_answers_are_compressed_for_those_who_can_read_it() -> None:
+    """A table of a thousand rows is mostly repetition."""
+    answers: list[tuple[str | None, bytes]] = []
+
+    async def story(client: Client) -> None:
+        for encoding in ("gzip", "identity"):
+            answer = await client.get(PATH, headers={"Accept-Encoding": encoding})
+            answers.append((answer.headers.get("Content-Encoding"), await answer.read()))
+
+    visit(FakeSource(), story, unpack=False)
+    (encoding, packed), (none, plain) = answers
+    assert (encoding, none) == ("gzip", None)
+    assert b"<!doctype html>" in gzip.decompress(packed)
+    assert len(packed) < len(plain) / 4
+
+
+@pytest.mark.parametrize("name", ["page.js", "page.css", "theme.js", "logo.svg", "plotly.min.js"])
+def test_static_files_are_cached_for_ever_under_their_version(name: str) -> None:
+    """A new version has a new name, so no browser mixes two."""
+    answers: list[tuple[ClientResponse, bytes]] = []
+
+    async def story(client: Client) -> None:
+        for encoding in ("gzip", "identity"):
+            answer = await client.get("/" + asset_path(name), headers={"Accept-Encoding": encoding})
+            answers.append((answer, await answer.read()))
+
+    visit(FakeSource(), story, unpack=False)
+    (first, packed), (_, plain) = answers
+    assert gzip.decompress(packed) == plain
+    assert first.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+    assert re.fullmatch(r"static/[0-9a-f]{12}/" + re.escape(name), asset_path(name))
+
+
+def test_every_file_that_is_served_is_used() -> None:
+    """What no page asks for is not part of this server."""
+    pages = [fetch(path)[1] for path in (PATH, PATH + "slice", "/nothing")]
+    from tuning_operator.charts.assets import assets  # noqa: PLC0415
+
+    assert all(any(path in page for page in pages) for path in assets())
+
+
+@pytest.mark.parametrize("page", ["", "slice"])
+def test_nothing_in_a_page_points_elsewhere(page: str) -> None:
+    """It works without the internet, and below any path."""
+    _, text = fetch(PATH + page)
+    links = re.findall(r'(?:href|src)="([^"]*)"', text)
+    assert links
+    assert [link for link in links if link.startswith(("/", "http", "//"))] == []
+
+
+def test_names_and_values_of_people_are_escaped_everywhere() -> None:
+    """Parameters, choices, failures and tracebacks are written by whoever may create a study."""
+    status = a_status(message="<script>alert('status')</script>", trouble=Reason.TRIALS_FAILING)
+    source = FakeSource(a_study_data(hostile_trials(), status=status))
+    (_, page), (_, live) = fetch(source=source), fetch(PATH + "data", source=source)
+    for text in (page, *(value for value in json.loads(live).values() if isinstance(value, str))):
+        assert "<script>alert" not in text
+        assert HOSTILE_NAME not in text
+    assert "&lt;script&gt;alert(&#39;details&#39;)" in page
+
+
+def test_without_trials_the_page_is_words() -> None:
+    """Nobody looks at an empty table."""
+    _, text = fetch(source=FakeSource(a_study_data([], status=a_status(Phase.PENDING))))
+    assert "No trial has started yet." in text
+    assert "No trial has run yet." in text
