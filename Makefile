@@ -19,7 +19,7 @@ cluster-demo: $(STAMP) ## The main job: a cluster, the images, the chart, and th
 
 ##@ Test it
 .PHONY: test check unit component chart e2e
-test: check ## All tests: static checks, unit, component, chart, and e2e where this machine can
+test: check programs ## All tests: static checks, unit, component, chart, and e2e where this machine can
 	@$(BIN)/pytest
 
 check: lint types imports manifests-check ## Static checks: style, types, import contracts, generated files
@@ -27,13 +27,13 @@ check: lint types imports manifests-check ## Static checks: style, types, import
 unit: $(STAMP) ## Pure tests only: seconds
 	@$(BIN)/pytest tests/unit
 
-component: $(STAMP) ## Real Postgres and real API server, workers as local processes
+component: programs ## Real Postgres and real API server, workers as local processes
 	@$(BIN)/pytest tests/component
 
-chart: $(STAMP) ## The Helm chart, rendered
+chart: programs ## The Helm chart, rendered
 	@$(BIN)/pytest tests/chart
 
-e2e: $(STAMP) ## Real kubelet, real images, Helm (needs root, or TUNING_TEST_CONTEXT)
+e2e: programs ## Real kubelet, real images, Helm (needs root, or TUNING_TEST_CONTEXT)
 	@$(BIN)/pytest tests/e2e
 
 ##@ Change it
@@ -79,7 +79,10 @@ images: $(STAMP) ## Build both images with docker, podman or buildah (REGISTRY=.
 	@$(RUN) -m cluster images $(if $(REGISTRY),--registry $(REGISTRY)) $(if $(PUSH),--push)
 
 ##@ A Kubernetes on this machine, without Docker
-.PHONY: cluster-up cluster-down cluster-env cluster-status
+.PHONY: programs cluster-up cluster-down cluster-env cluster-status
+programs: $(STAMP) ## Build Kubernetes, Helm and CoreDNS into the cache (the first time about twelve minutes)
+	@$(RUN) -m cluster build
+
 cluster-up: $(STAMP) ## Start it (root; the first time builds Kubernetes, about ten minutes)
 	@$(RUN) -m cluster up
 

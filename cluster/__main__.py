@@ -139,6 +139,13 @@ def status() -> None:
     print(node.kubectl("get", "nodes,pods", "--all-namespaces", "--output=wide"), end="")
 
 
+@app.command()
+def build() -> None:
+    """Build the cluster's programs (Kubernetes, Helm, CoreDNS) into the cache, where they are not there already."""
+    for program in binaries.CLUSTER_PROGRAMS:
+        program.ensure()
+
+
 @app.command("images")
 def build_images(
     names: Annotated[

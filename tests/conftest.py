@@ -1,3 +1,8 @@
 """Fixtures for all levels."""
 
-pytest_plugins = ["tests.support.chromium", "tests.support.postgres", "tests.support.cluster"]
+pytest_plugins = [
+    "tests.support.chromium",
+    "tests.support.postgres",
+    "tests.support.cluster",
+    "tests.support.installed",
+]

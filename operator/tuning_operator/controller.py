@@ -120,7 +120,8 @@ class Controller:
         self._studies.carry_out(study.key, plan.trials)
         for name in plan.workers.stop:
             self._executor.stop_worker(study, name)
-        if not plan.workers.start:
+        # NB: not remembered as done: a namespace, and the Secret in it, can be deleted and made anew under one name.
+        if not plan.workers.start and not any(worker.trouble for worker in snapshot.workers):
             return None
         try:
             self._executor.prepare(study)

@@ -12,12 +12,11 @@ import yaml
 from cluster import release
 from playwright.sync_api import Browser
 from tests.support import audit
-from tests.support.installed import Installed
+from tests.support.installed import Installed, namespace_of_its_own
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 SAMPLES = Path(__file__).resolve().parent.parent.parent / "manifests" / "samples"
-NAMESPACE = "research-digits"
 OPERATOR = f"system:serviceaccount:{release.NAMESPACE}:tuningstudy-operator"
 PLOTS = ("optimization-history", "param-importances", "parallel-coordinate", "slice")
 
@@ -32,6 +31,11 @@ class Finished:
     study: Document
 
     @property
+    def namespace(self) -> str:
+        """The flag that names its namespace."""
+        return f"--namespace={self.study['metadata']['namespace']}"
+
+    @property
     def status(self) -> Document:
         """The study's status."""
         status: Document = self.study["status"]
@@ -41,14 +45,11 @@ class Finished:
 @pytest.fixture(scope="module")
 def digits(installed: Installed) -> Iterator[Finished]:
     """`kubectl apply -f manifests/samples/digits.yaml`, and `kubectl wait`."""
-    kubectl = installed.kubectl
-    release.ensure_namespace(kubectl, NAMESPACE)
-    began = datetime.now(UTC)
-    kubectl("apply", f"--filename={SAMPLES / 'digits.yaml'}", f"--namespace={NAMESPACE}")
-    kubectl("wait", "--for=condition=Complete", "tuningstudy/digits", f"--namespace={NAMESPACE}", "--timeout=600s")
-    yield Finished(began, kubectl.get("tuningstudy", "digits", f"--namespace={NAMESPACE}"))
-    kubectl("delete", "tuningstudies", "--all", f"--namespace={NAMESPACE}", "--timeout=90s")
-    kubectl("delete", "namespace", NAMESPACE, "--timeout=120s")
+    kubectl, began = installed.kubectl, datetime.now(UTC)
+    with namespace_of_its_own(kubectl) as namespace:
+        kubectl("apply", f"--filename={SAMPLES / 'digits.yaml'}", f"--namespace={namespace}")
+        kubectl("wait", "--for=condition=Complete", "tuningstudy/digits", f"--namespace={namespace}", "--timeout=600s")
+        yield Finished(began, kubectl.get("tuningstudy", "digits", f"--namespace={namespace}"))
 
 
 def test_helm_test_is_content(installed: Installed) -> None:
@@ -80,8 +81,8 @@ def test_the_best_parameters_lie_in_the_search_space(digits: Finished) -> None:
 def test_the_tables_are_readable(digits: Finished, installed: Installed) -> None:
     """What a person sees while waiting; wide adds workers and the message."""
     assert digits.status["phase"] == "Complete"
-    narrow = installed.kubectl("get", "tuningstudies", f"--namespace={NAMESPACE}").splitlines()
-    wide = installed.kubectl("get", "tuningstudies", "--output=wide", f"--namespace={NAMESPACE}").splitlines()
+    narrow = installed.kubectl("get", "tuningstudies", digits.namespace).splitlines()
+    wide = installed.kubectl("get", "tuningstudies", "--output=wide", digits.namespace).splitlines()
     assert narrow[0].split() == ["NAME", "PHASE", "TRIALS", "RUNNING", "PRUNED", "FAILED", "BEST", "AGE"]
     assert narrow[1].split()[:3] == ["digits", "Complete", "30/30"]
     assert wide[0].split()[-2:] == ["WORKERS", "MESSAGE"]
@@ -90,9 +91,10 @@ def test_the_tables_are_readable(digits: Finished, installed: Installed) -> None
 
 def test_pods_ask_for_a_gpu_and_no_more_than_the_study_wanted(digits: Finished, installed: Installed) -> None:
     """Two workers, each with one GPU, ended by themselves with exit code 0."""
-    pods = installed.kubectl.items("pods", f"--namespace={NAMESPACE}")
+    ended = "--for=jsonpath={.status.phase}=Succeeded"
+    installed.kubectl("wait", ended, "pods", "--all", digits.namespace, "--timeout=60s")
+    pods = installed.kubectl.items("pods", digits.namespace)
     assert {pod["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] for pod in pods} == {"1"}
-    assert {pod["status"]["phase"] for pod in pods} == {"Succeeded"}
     assert digits.study["spec"]["parallelism"] == len(pods)
 
 
@@ -123,7 +125,12 @@ def test_the_operator_writes_less_than_once_in_two_trials(digits: Finished, inst
     """Beside the Jobs themselves; from the API server's own audit log."""
     if installed.node is None:
         pytest.skip("the audit log of a cluster of yours is out of reach")
-    counted = audit.writes(installed.node.plane.audit_log, user=OPERATOR, namespace=NAMESPACE, since=digits.began)
+    counted = audit.writes(
+        installed.node.plane.audit_log,
+        user=OPERATOR,
+        namespace=digits.study["metadata"]["namespace"],
+        since=digits.began,
+    )
     beside_jobs = sum(number for what, number in counted.items() if not what.endswith(" jobs"))
     assert 0 < beside_jobs <= 0.5 * digits.status["trials"]["finished"], dict(counted)
 

@@ -1,7 +1,9 @@
 """The whole product in a cluster that runs containers: our node, started for the tests, or a cluster of the user's."""
 
 import os
+import secrets
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pytest
@@ -46,8 +48,15 @@ def installed() -> Iterator[Installed]:
 @pytest.fixture
 def research(installed: Installed) -> Iterator[str]:
     """A namespace of the test's own, in which pods must meet the restricted standard."""
-    name = f"research-{os.getpid()}"
-    release.ensure_namespace(installed.kubectl, name)
+    with namespace_of_its_own(installed.kubectl) as name:
+        yield name
+
+
+@contextmanager
+def namespace_of_its_own(kubectl: Kubectl) -> Iterator[str]:
+    """A namespace that no earlier test had: rows of a deleted study stay in the database, and a namesake resumes them."""
+    name = f"research-{secrets.token_hex(3)}"
+    release.ensure_namespace(kubectl, name)
     yield name
-    installed.kubectl("delete", crd()["spec"]["names"]["plural"], "--all", f"--namespace={name}", "--timeout=90s")
-    installed.kubectl("delete", "namespace", name, "--timeout=120s")
+    kubectl("delete", crd()["spec"]["names"]["plural"], "--all", f"--namespace={name}", "--timeout=90s")
+    kubectl("delete", "namespace", name, "--timeout=120s")

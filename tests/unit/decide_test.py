@@ -194,6 +194,13 @@ WORKERS = {
         (),
         ("digits-1",),
     ),
+    "a complete study leaves a worker whose pod has just ended": (
+        a_spec(maxTrials=1),
+        trials("COMPLETE"),
+        (a_worker(0, running=False, endings={"pod-0": Ending.INTERRUPTED}),),
+        (),
+        (),
+    ),
     "a finished worker is replaced while trials wait": (
         a_spec(parallelism=1),
         trials("WAITING"),

@@ -49,9 +49,10 @@ def _claimable(snapshot: Snapshot, plan: TrialsPlan) -> int:
 
 
 def _may_idle_out(worker: Worker, snapshot: Snapshot, outcome: Outcome) -> bool:
-    """A worker that finds nothing to claim ends by itself, and leaves its log for a day."""
+    """A worker that finds nothing to claim ends by itself, or has just done so, and leaves its log for a day."""
     budget_is_spent = outcome.verdict is Verdict.COMPLETE and outcome.reason is Reason.BUDGET_SPENT
-    return budget_is_spent and worker.running and not _trials_of(worker, snapshot)
+    has_begun = worker.running or bool(worker.endings)
+    return budget_is_spent and has_begun and not _trials_of(worker, snapshot)
 
 
 def _least_busy_first(workers: tuple[Worker, ...], snapshot: Snapshot) -> list[Worker]:

@@ -41,7 +41,6 @@ class KubernetesExecutor:
         self._tenancy = tenancy
         self._worker_url = worker_url
         self._defaults = defaults
-        self._prepared: set[str] = set()
 
     def study(self, key: StudyKey) -> Study | None:
         """See `Executor`. A study that is being deleted is gone for the controller."""
@@ -61,11 +60,8 @@ class KubernetesExecutor:
     def prepare(self, study: Study) -> None:
         """See `Executor`."""
         namespace = study.key.namespace
-        if namespace in self._prepared:
-            return
         url = self._tenancy.worker_url(naming.database_schema(namespace), base=self._worker_url)
         self._cluster.ensure_secret(worker_secret(namespace=namespace, url=url))
-        self._prepared.add(namespace)
 
     def start_worker(self, study: Study, index: int) -> None:
         """See `Executor`."""
