@@ -39,9 +39,9 @@ def run(node: Node, *, manifest: Path = SAMPLE) -> None:
     name = yaml.safe_load(manifest.read_text())["metadata"]["name"]
     kubectl = Kubectl(node.kubeconfig)
     _say_command("make images")
-    images.bring_all(node.machine)
+    ids = images.bring_all(node.machine)
     _say_command(f"helm upgrade --install {release.NAME} {release.CHART.relative_to(folders.REPOSITORY)}")
-    release.install(kubectl, values=release.values_for_node() | {"operator.statusSeconds": "2"})
+    release.install(kubectl, values=release.values_for_node(ids) | {"operator.statusSeconds": "2"})
     release.ensure_namespace(kubectl, NAMESPACE)
     _say_command(f"kubectl apply -f {manifest.relative_to(folders.REPOSITORY)}")
     say(kubectl("apply", f"--namespace={NAMESPACE}", f"--filename={manifest}").strip())

@@ -31,6 +31,7 @@ def examine() -> list[Ability]:
         Ability("control plane", "API server and controllers for component tests", control_plane),
         Ability("node", "pods that run, for end-to-end tests", reason_against_cluster()),
         Ability("images", "build the project's images", engines.reason_against_building()),
+        Ability("browser", "look at the studies' pages", prerequisites.reason_against_browser()),
     ]
 
 

@@ -33,12 +33,15 @@ class Engine(Protocol):
 
     name: str
 
-    def build(self, image: Image, *, base: str | None) -> None:
+    def build(self, image: Image, *, base: str | None) -> str:
         """Build an image under its name; quick when nothing changed, for the engine keeps the result of each step.
 
         Args:
             image: Which one.
             base: Its BASE_IMAGE. None: what the Dockerfile says.
+
+        Returns:
+            Its id, which follows from its content.
         """
 
     def tag(self, image: Image, *, name: str) -> None:
@@ -88,10 +91,12 @@ class Docker:
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def build(self, image: Image, *, base: str | None) -> None:
+    def build(self, image: Image, *, base: str | None) -> str:
         """As Engine.build."""
-        names: list[str | Path] = ["--tag", image.name, "--file", image.dockerfile]
-        _show([self.name, "build", *names, *_base_argument(base), image.context])
+        with _id_file() as file:
+            names: list[str | Path] = ["--tag", image.name, "--file", image.dockerfile, "--iidfile", file]
+            _show([self.name, "build", *names, *_base_argument(base), image.context])
+            return file.read_text().strip()
 
     def tag(self, image: Image, *, name: str) -> None:
         """As Engine.tag."""
@@ -119,30 +124,20 @@ class Buildah:
         self._folder = folders.images()
         self._store = self._folder / "buildah"
 
-    def build(self, image: Image, *, base: str | None) -> None:
+    def build(self, image: Image, *, base: str | None) -> str:
         """As Engine.build; steps may use `RUN --mount=type=cache`, which is kept in our cache folder."""
         # A machine behind a proxy of its own has that proxy's authority there. NB: "O", so that steps may write to the
         # folder (Debian's ssl-cert does) without writing to ours; it stays out of the image.
         authorities = ["--volume", "/etc/ssl/certs:/etc/ssl/certs:O"] if image.has_base else []
-        names: list[str | Path] = ["--tag", image.name, "--file", image.dockerfile]
-        with self._buildah() as buildah:
+        options = ["--layers", "--format", "oci", *authorities, *_base_argument(base)]
+        with self._buildah() as buildah, _id_file() as file:
+            names: list[str | Path] = ["--tag", image.name, "--file", image.dockerfile, "--iidfile", file]
             try:
-                _show(
-                    [
-                        *buildah,
-                        "build",
-                        "--layers",
-                        "--format",
-                        "oci",
-                        *names,
-                        *authorities,
-                        *_base_argument(base),
-                        image.context,
-                    ]
-                )
+                _show([*buildah, "build", *options, *names, image.context])
             except ImageError:
                 _run([*buildah, "rm", "--all"])  # the container of a step that failed stays otherwise
                 raise
+            return file.read_text().strip()
 
     def tag(self, image: Image, *, name: str) -> None:
         """As Engine.tag."""
@@ -199,6 +194,13 @@ class Buildah:
 
 
 _ALONE = ["unshare", "--mount", "--propagation", "private"]
+
+
+@contextmanager
+def _id_file() -> Iterator[Path]:
+    """A file into which an engine writes an image's id."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder) / "id"
 
 
 def _base_argument(base: str | None) -> list[str]:

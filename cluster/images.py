@@ -30,8 +30,8 @@ POSTGRES = Image("localhost/postgres:dev", HERE / "postgres", HERE / "postgres/D
 PAUSE_NAME = "localhost/pause:dev"
 
 
-def build(engine: Engine, image: Image, *, base: str | None = None) -> None:
-    """Build one image.
+def build(engine: Engine, image: Image, *, base: str | None = None) -> str:
+    """Build one image and return its id, which follows from its content.
 
     Args:
         engine: Does it.
@@ -46,16 +46,22 @@ def build(engine: Engine, image: Image, *, base: str | None = None) -> None:
     if base is None and image.has_base and isinstance(engine, Buildah):
         base = base_image(engine)
     started = time.monotonic()
-    engine.build(image, base=base)
+    image_id = engine.build(image, base=base)
     say(f"Built {image.name} with {engine.name} in {time.monotonic() - started:.1f} s.")
+    return image_id
 
 
-def bring_all(machine: Machine) -> None:
-    """Build all images with the engine that works here, and bring them to the node; quick when nothing changed."""
-    engine = find_engine()
+def bring_all(machine: Machine) -> dict[Image, str]:
+    """Build all images with the engine that works here, and bring them to the node; quick when nothing changed.
+
+    Returns:
+        The id of each.
+    """
+    engine, ids = find_engine(), {}
     for image in (OPERATOR, TRIAL, POSTGRES):
-        build(engine, image)
+        ids[image] = build(engine, image)
         load(engine, image, machine)
+    return ids
 
 
 def load(engine: Engine, image: Image, machine: Machine) -> None:

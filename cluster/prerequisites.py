@@ -29,6 +29,9 @@ NODE_PACKAGES = {
 BUILD_PACKAGES = {"buildah": "buildah", "debootstrap": "debootstrap", "skopeo": "skopeo"}
 """What builds images where neither docker nor podman is there."""
 
+BROWSER_PACKAGES = {"chromium": "chromium", "/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf": "fonts-dejavu-core"}
+"""What shows the studies' pages to tests."""
+
 SPACE = 30
 """GB for everything at its largest: the trial image with CUDA PyTorch (5.8 GB) is unpacked by buildah and by
 containerd, and its packed layers and downloads are kept, so that a rebuild is quick."""
@@ -64,6 +67,14 @@ def reason_against_node() -> str | None:
         if any(folder.is_relative_to(private) for private in PRIVATE_FOLDERS):
             return f"{folder} is in a folder that the node replaces by its own: set XDG_CACHE_HOME and XDG_STATE_HOME"
     return reason_against_space()
+
+
+def reason_against_browser() -> str | None:
+    """Why no page can be looked at here, or None."""
+    missing = missing_packages(BROWSER_PACKAGES)
+    if missing and (os.geteuid() != 0 or shutil.which("apt-get") is None):
+        return f"it needs {', '.join(missing)}: apt-get install {' '.join(missing)}"
+    return None
 
 
 def reason_against_space() -> str | None:

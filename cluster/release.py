@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Mapping
 
 from cluster import folders, images
 from cluster.engines import Image
@@ -45,13 +46,20 @@ def ensure_namespace(kubectl: Kubectl, name: str) -> None:
     kubectl("apply", "--server-side", "--filename=-", stdin=json.dumps(namespace))
 
 
-def values_for_node() -> dict[str, str]:
-    """Our own node: images by the names that they were built under, the charts server on a port of the node."""
+def values_for_node(ids: Mapping[Image, str]) -> dict[str, str]:
+    """Our own node: images by the names that they were built under, the charts server on a port of the node.
+
+    Args:
+        ids: Of the images; pods whose image has a new one under its old name start again.
+    """
+    image_id = ids[images.OPERATOR]
     return _values_of_images(images.OPERATOR.name, images.TRIAL.name) | {
         **_image("postgresql.image", images.POSTGRES.name),
         "charts.service.type": "NodePort",
         "charts.service.nodePort": str(CHARTS_PORT),
         "charts.externalUrl": CHARTS_URL,
+        "operator.podAnnotations.image-id": image_id,
+        "charts.podAnnotations.image-id": image_id,
     }
 
 

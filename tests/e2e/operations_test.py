@@ -77,12 +77,12 @@ def test_the_reference_study_runs_on_a_slice_of_its_data(study: StudyOnCluster, 
     assert set(status["best"]["params"]) == {parameter["name"] for parameter in manifest["spec"]["searchSpace"]}
 
 
-def test_out_of_memory_is_that_trials_failure(study: StudyOnCluster) -> None:
-    """The kernel's killer is named, with what to raise."""
-    hungry = {"spec": {"containers": [{"name": "trial", "resources": {"limits": {"memory": "300Mi"}}}]}}
+def test_a_limit_that_does_not_even_hold_the_imports_is_named(study: StudyOnCluster) -> None:
+    """The kernel kills the worker before its first trial; the condition says what to raise."""
+    hungry = {"spec": {"containers": [{"name": "trial", "resources": {"limits": {"memory": "150Mi"}}}]}}
     study.apply(maxTrials=2, maxFailedTrials=1, parallelism=1, trial=_quick(podTemplate=hungry))
     message = study.wait_for_reason("WorkersFailing", seconds=200)
-    assert "OOMKilled" in message or "memory" in message
+    assert "killed for its memory (OOMKilled): raise the memory limit" in message
 
 
 def _quick(**changes: Any) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """A real API server for tests, with the CRD installed: our own control plane, started once for the session.
 
-`TUNING_TEST_CONTEXT` names a context of your kubeconfig instead; then that cluster is used.
+Always our own, also where `TUNING_TEST_CONTEXT` names a cluster: these tests stop it, and read its audit log.
 """
 
 import itertools
@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from cluster import prerequisites
 from cluster.control_plane import ControlPlane
 from cluster.kubectl import Kubectl
 from tests.support.wait import wait_until
@@ -21,7 +22,9 @@ _numbers = itertools.count(1)
 
 @pytest.fixture(scope="session")
 def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    """etcd, kube-apiserver and kube-controller-manager, with the CRD."""
+    """etcd, kube-apiserver and kube-controller-manager, with the CRD; skips with the reason where they cannot run."""
+    if reason := prerequisites.reason_against_control_plane():
+        pytest.skip(f"component tests need a control plane: {reason}")
     with ControlPlane(tmp_path_factory.mktemp("plane")) as plane:
         install_crd(Kubectl(plane.kubeconfig))
         yield plane

@@ -38,8 +38,7 @@ def installed() -> Iterator[Installed]:
     if not was_running:
         node.start()
     kubectl = Kubectl(node.kubeconfig)
-    images.bring_all(node.machine)
-    release.install(kubectl, values=release.values_for_node())
+    release.install(kubectl, values=release.values_for_node(images.bring_all(node.machine)))
     yield Installed(kubectl, node)
     if not was_running:
         node.stop()

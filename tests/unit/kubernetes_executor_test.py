@@ -127,23 +127,28 @@ def test_a_running_pod_owns_its_trials() -> None:
     assert (frozenset({"pod-uid"}), True, 2) == (worker.live_owners, worker.running, worker.index)
 
 
-def test_a_failed_job_speaks_with_its_pods_last_words() -> None:
-    """'BackoffLimitExceeded' helps nobody; the last line of the log does."""
-    status = {
-        "conditions": [
-            {
-                "type": "Failed",
-                "status": "True",
-                "reason": "BackoffLimitExceeded",
-                "lastTransitionTime": "2026-01-01T00:00:09Z",
-            }
-        ]
-    }
-    log = "Traceback\nModuleNotFoundError: No module named 'torch'\n"
-    worker = worker_view(a_job(status=status), [a_pod("Failed", containerStatuses=terminated(1, message=log))])
+LAST_WORDS = {
+    "the end of a traceback": (
+        {"message": "Traceback\nModuleNotFoundError: No module named 'torch'\n"},
+        "exit code 1: ModuleNotFoundError: No module named 'torch'",
+    ),
+    "a kill for memory": (
+        {"message": "worker digits-0 joins study digits", "reason": "OOMKilled"},
+        "was killed for its memory (OOMKilled): raise the memory limit of container trial in trial.podTemplate",
+    ),
+}
+
+
+@pytest.mark.parametrize(("ended", "words"), LAST_WORDS.values(), ids=LAST_WORDS)
+def test_a_failed_job_speaks_with_its_pods_last_words(ended: dict[str, str], words: str) -> None:
+    """'BackoffLimitExceeded' helps nobody; the last line of the log does, or what the kernel did."""
+    condition = {"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded"}
+    status = {"conditions": [condition | {"lastTransitionTime": "2026-01-01T00:00:09Z"}]}
+    pod = a_pod("Failed", containerStatuses=terminated(1, **ended))
+    worker = worker_view(a_job(status=status), [pod])
     assert worker.state is WorkerState.FAILED
     assert worker.trouble is not None
-    assert worker.trouble.message.endswith("exit code 1: ModuleNotFoundError: No module named 'torch'")
+    assert worker.trouble.message.endswith(words)
 
 
 FAULTS = {

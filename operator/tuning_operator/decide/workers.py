@@ -79,9 +79,8 @@ def _failing(snapshot: Snapshot) -> Trouble | None:
     if snapshot.now >= last_end + delay:
         return None
     cause = trouble.message if trouble else f"worker {name} failed"
-    message = (
-        f"{len(failures)} workers in a row failed, the next starts in {delay.seconds} s at most; the last: {cause}"
-    )
+    failed = "a worker" if len(failures) == 1 else f"{len(failures)} workers in a row"
+    message = f"{failed} failed, the next starts in {delay.seconds} s at most; the last: {cause}"
     return Trouble(Reason.WORKERS_FAILING, message)
 
 

@@ -229,6 +229,9 @@ def _last_words(pod: Document) -> Trouble | None:
     terminated = _terminated(pod)
     if terminated is None:
         return None
+    if terminated.get("reason") == _OUT_OF_MEMORY:
+        advice = "raise the memory limit of container trial in trial.podTemplate"
+        return Trouble(Reason.WORKERS_FAILING, f"pod {_name(pod)} was killed for its memory (OOMKilled): {advice}")
     lines = [line for line in terminated.get("message", "").strip().splitlines() if line.strip()]
     words = lines[-1] if lines else terminated.get("reason", "")
     return Trouble(Reason.WORKERS_FAILING, f"pod {_name(pod)} ended with exit code {terminated['exitCode']}: {words}")
