@@ -62,6 +62,7 @@ class Reason(StrEnum):
     WORKERS_FAILING = "WorkersFailing"
     TRIALS_FAILING = "TrialsFailing"
     NO_WORKERS_WANTED = "NoWorkersWanted"
+    OPERATOR_ERROR = "OperatorError"
 
 
 class ConditionStatus(StrEnum):

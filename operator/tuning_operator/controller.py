@@ -14,7 +14,7 @@ from tuning_api.spec import DeletionPolicy
 from tuning_api.status import Charts, Condition, ConditionStatus, ConditionType, Reason, StudyStatus
 from tuning_operator import decide
 from tuning_operator.decide import report, validity
-from tuning_operator.errors import Conflict, DatabaseUnavailable, Refused
+from tuning_operator.errors import Conflict, DatabaseUnavailable, Refused, TuningError
 from tuning_operator.executor import Executor
 from tuning_operator.metrics import Metrics
 from tuning_operator.model import Plan, Snapshot, Study, StudyKey, Trouble
@@ -34,6 +34,7 @@ _WARNINGS = frozenset(
         Reason.WORKERS_FAILING,
         Reason.TRIALS_FAILING,
         Reason.TOO_MANY_FAILED_TRIALS,
+        Reason.OPERATOR_ERROR,
     }
 )
 
@@ -63,6 +64,7 @@ class Controller:
 
         Raises:
             TuningError: the cluster is unavailable; the next pass tries again.
+            Exception: a mistake of ours, after the study's owner was told.
         """
         study = self._executor.study(key)
         if study is None:
@@ -78,6 +80,12 @@ class Controller:
                 self._report_fault(study, Trouble(Reason.DATABASE_UNAVAILABLE, message))
             except Conflict:
                 logger.debug("the study changed during the pass", extra={"study": str(key)})
+            except TuningError:
+                raise
+            except Exception as error:
+                message = f"the operator made a mistake ({type(error).__name__}: {error}) and tries again; see its log"
+                self._report_fault(study, Trouble(Reason.OPERATOR_ERROR, message))
+                raise
 
     def release(self, key: StudyKey, policy: DeletionPolicy) -> None:
         """Let go of a study that is being deleted; its Jobs go with it, by their owner references.

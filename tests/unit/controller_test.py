@@ -155,6 +155,22 @@ def test_a_status_that_somebody_else_changed_is_left_to_the_next_pass() -> None:
     assert system.executor.statuses_written == 0
 
 
+def test_a_mistake_of_ours_is_said_too() -> None:
+    """Never a study that says nothing while the traceback stands in a log that its owner may not read."""
+    system = System(a_spec())
+
+    def mistake() -> None:
+        raise ZeroDivisionError("division by zero")
+
+    system.studies.is_away = mistake
+    with pytest.raises(ZeroDivisionError):
+        system.reconcile()
+    progressing = system.executor.status.condition(ConditionType.PROGRESSING)
+    assert progressing is not None
+    assert progressing.reason is Reason.OPERATOR_ERROR
+    assert "ZeroDivisionError: division by zero" in progressing.message
+
+
 REFUSALS = {
     "a quota": ("exceeded quota: team, requested: count/jobs.batch=1", Reason.QUOTA_EXCEEDED),
     "an admission policy": ("admission webhook denied the request", Reason.WORKERS_FAILING),
