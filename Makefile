@@ -12,7 +12,7 @@ STAMP := $(VENV)/.installed
 ##@ Use it
 .PHONY: help cluster-demo
 help: ## List the targets
-	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-zA-Z0-9_-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-zA-Z0-9_-]+:.*## / {gsub(/\$$\$$/, "$$"); printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 cluster-demo: $(STAMP) ## The main job: a cluster, the images, the chart, and the digits study from apply to charts
 	@$(RUN) -m cluster demo
