@@ -1,8 +1,15 @@
 """Fixtures for all levels."""
 
+import os
+
+# Before torch is imported. NB: a process in which OpenMP has started its threads cannot be forked: the child waits for
+# ever in its first parallel loop (libgomp; gcc-patches, February 2014: "OMP on both sides of a fork"). Some tests train
+# in this process, others fork workers from it.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 pytest_plugins = [
     "tests.support.chromium",
-    "tests.support.postgres",
     "tests.support.cluster",
     "tests.support.installed",
+    "tests.support.postgres",
 ]
