@@ -25,6 +25,9 @@ class Env(StrEnum):
     """Name that a person knows the worker by: the pod's."""
     SCRATCH = "TUNING_SCRATCH"
     """A writable folder; each trial gets a sub-folder, `${trial.dir}`."""
+    CHECKPOINTS = "TUNING_CHECKPOINTS"
+    """A durable folder that all workers of the study share, in which trials save their state; without it, a trial that
+    was interrupted starts from its beginning."""
     IDLE_SECONDS = "TUNING_IDLE_SECONDS"
     """How long a worker waits for a trial before it exits and frees its GPU."""
 
@@ -55,10 +58,12 @@ REQUEUED_ATTRIBUTE = "tuningstudy:requeued"
 """Trial attribute, written before a lost trial is failed: it has a successor and does not count as ended."""
 RETRY_OF_ATTRIBUTE = "tuningstudy:retryOf"
 """Trial attribute of a successor: number of the trial that it continues."""
+SEED_ATTRIBUTE = "tuningstudy:seed"
+"""Trial attribute: the seed of its parameters and of its training; a successor has that of the trial that it continues."""
 CANCELLED_ATTRIBUTE = "tuningstudy:cancelled"
 """Trial attribute of a trial that was withdrawn before it ran, since the budget was lowered; does not count as ended."""
 EPOCHS_ATTRIBUTE = "tuningstudy:epochs"
-"""Trial attribute: epochs that were trained."""
+"""Trial attribute: epochs that were trained, by this trial and by those that it continues."""
 MAX_EPOCHS_ATTRIBUTE = "tuningstudy:maxEpochs"
 """Trial attribute: epochs of the whole trial, had it not been pruned."""
 

@@ -12,6 +12,8 @@ FINALIZER = "tuningstudy.io/finalizer"
 WORKER_SECRET = "tuningstudy-worker"  # noqa: S105 - the name of a Secret, not a secret
 WORKER_SECRET_KEY = "url"  # noqa: S105
 CONTAINER = "trial"
+CHARTS_ROLE = "tuningstudy_charts"
+"""The charts server's role in the database."""
 
 _POSTGRES_LIMIT = 63
 _JOB_LIMIT = 57

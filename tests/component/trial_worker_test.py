@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -112,7 +113,13 @@ def test_a_trial_is_recorded_with_its_worker_its_epochs_and_its_reports(scenario
     """What the controller and the charts read."""
     trial = scenarios.trials["is good again"]
     owner = Owner(id=scenarios.environment[Env.WORKER_ID], name="worker-1").to_document()
-    assert trial.user_attrs == {"tuningstudy:owner": owner, "tuningstudy:epochs": 3, "tuningstudy:maxEpochs": 3}
+    seed = trial.user_attrs["tuningstudy:seed"]
+    assert trial.user_attrs == {
+        "tuningstudy:owner": owner,
+        "tuningstudy:seed": seed,
+        "tuningstudy:epochs": 3,
+        "tuningstudy:maxEpochs": 3,
+    }
     assert (trial.values, trial.intermediate_values) == ([0.5], {0: 0.5, 1: 0.5, 2: 0.5})
     assert trial.datetime_start is not None
     assert trial.datetime_complete is not None
@@ -418,3 +425,19 @@ def test_the_command_explains_what_is_missing(fresh_interpreter: dict[str, str])
     assert done.returncode == 78
     (line,) = done.stderr.splitlines()
     assert line.endswith("ERROR TUNING_DATABASE_URL is not set: it must be the SQLAlchemy URL of the study's database")
+
+
+def test_a_worker_can_be_stopped_while_it_still_imports(fresh_interpreter: dict[str, str]) -> None:
+    """As a container's first process it would ignore a signal without handler, until it is killed two minutes later."""
+    with subprocess.Popen(COMMAND, env=fresh_interpreter, stderr=subprocess.PIPE) as process:
+        folder = Path(f"/proc/{process.pid}")
+
+        def can_be_stopped_before_numpy_is_there() -> bool:
+            maps, status = (folder / "maps").read_text(), (folder / "status").read_text()
+            caught = int(next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:")), 16)
+            assert "numpy" not in maps, "the imports came first"
+            return bool(caught >> (signal.SIGTERM - 1) & 1)
+
+        wait_until(can_be_stopped_before_numpy_is_there)
+        process.terminate()
+        assert process.wait(30) == 75

@@ -2,6 +2,7 @@
 
 import faulthandler
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
@@ -118,6 +120,93 @@ _SCENARIOS: dict[str, Callable[[Scenario], None]] = {
     "takes for ever": lambda _: time.sleep(600),
     "waits": _wait_in_the_second_epoch,
 }
+
+
+class Points(pl.LightningDataModule):
+    """Sixty-four points of two classes, shuffled anew in each epoch."""
+
+    def __init__(self, num_workers: int = 0, *, own_generator: bool = False) -> None:
+        super().__init__()
+        self.num_workers = num_workers
+        self.generator = torch.Generator().manual_seed(5) if own_generator else None
+
+    def setup(self, stage: str) -> None:  # noqa: ARG002
+        points = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
+        self.points = TensorDataset(points, (points.sum(dim=1) > 0).long())
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(
+            self.points, batch_size=8, shuffle=True, num_workers=self.num_workers, generator=self.generator
+        )
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(self.points, batch_size=len(self.points))
+
+
+class Learner(pl.LightningModule):
+    """Learns with all kinds of random numbers; `do` is called before each batch, and may wait, or end the process.
+
+    It logs `val_loss`, or `quality` in its place, and at the end its weights are in `weights`, and in a file of `folder`.
+    """
+
+    do: ClassVar[Callable[["Learner", int], None]] = staticmethod(lambda _model, _index: None)
+    weights: ClassVar[list[float]] = []
+
+    def __init__(
+        self,
+        folder: str = "",
+        scheduler: str = "plateau",
+        number: int = 0,
+        waits_before: str = "",
+        quality: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.folder = Path(folder)
+        self.scheduler = scheduler
+        self.number = number
+        self.waits_before = waits_before
+        self.quality = quality
+        self.net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, 2))
+
+    def training_step(self, batch: Any, index: int) -> Tensor:
+        Learner.do(self, index)
+        if self.waits_before == f"epoch {self.current_epoch} batch {index}":
+            self._wait()
+        points, classes = batch
+        noise = torch.as_tensor(np.random.randn(*points.shape), dtype=torch.float32) * 0.1 + random.random() * 0.1
+        return nn.functional.cross_entropy(self.net(points + noise), classes)
+
+    def _wait(self) -> None:
+        """Until there is a file `go`, or the worker is asked to stop."""
+        (self.folder / "waiting").touch()
+        while not (self.folder / "go").exists() and not self.trainer.received_sigterm:
+            time.sleep(0.02)
+
+    def validation_step(self, batch: Any, _index: int) -> None:
+        points, classes = batch
+        loss = nn.functional.cross_entropy(self.net(points), classes)
+        self.log("val_loss", self.quality or loss)
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.AdamW(self.parameters(), lr=0.01)
+        schedulers: dict[str, Callable[[], Any]] = {
+            "plateau": lambda: {
+                "scheduler": torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=0, threshold=0.5),
+                "monitor": "val_loss",
+            },
+            "each step": lambda: {
+                "scheduler": torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.05, total_steps=64),
+                "interval": "step",
+            },
+            "each epoch": lambda: torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.8),
+        }
+        return {"optimizer": optimizer, "lr_scheduler": schedulers[self.scheduler]()}
+
+    def on_train_end(self) -> None:
+        weights = [float(value) for part in self.parameters() for value in part.detach().flatten()]
+        Learner.weights[:] = weights
+        if self.folder != Path():
+            (self.folder / f"weights-{self.number}").write_text(str(weights))
 
 
 class Narrow(Model):

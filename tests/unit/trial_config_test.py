@@ -113,6 +113,12 @@ def test_defaults_suit_a_trial_on_a_read_only_root() -> None:
     }
 
 
+def test_a_person_who_watches_sees_what_lightning_shows() -> None:
+    """Its progress bar and its summary of the model."""
+    config = with_defaults({}, seed=5, folder=Path("/scratch/7"), is_watched=True)
+    assert config["trainer"] == {"logger": False, "default_root_dir": "/scratch/7"}
+
+
 def test_what_a_person_chose_wins_over_the_defaults() -> None:
     """Loggers, folders and seeds of the user are kept; null means not chosen, as LightningCLI writes it."""
     chosen = {"logger": {"class_path": "CSVLogger"}, "default_root_dir": "/data", "enable_progress_bar": None}

@@ -27,18 +27,21 @@ def loaded(answer: int) -> Any:
     return lambda *_, **__: Driver(answer)
 
 
+def nothing() -> None:
+    """No loop at all."""
+
+
 @pytest.mark.parametrize("load", [not_loaded, loaded(3)], ids=["driver not loaded", "driver not initialised"])
 def test_a_process_that_never_asked_for_the_gpu_may_be_forked(load: Any) -> None:
     """Linking against the driver is harmless; cuInit is not."""
-    assert forking.obstacle(torch_has_cuda=False, load=load) is None
+    assert forking.obstacle(torch_has_cuda=False, parallel_loop=nothing, load=load) is None
 
 
 @pytest.mark.parametrize(("torch_has_cuda", "answer"), [(True, 3), (False, 0), (False, 100)])
 def test_cuda_that_anybody_initialised_forbids_a_fork(torch_has_cuda: bool, answer: int) -> None:  # noqa: FBT001
     """Other libraries call cuInit without torch's knowing."""
-    assert (
-        forking.obstacle(torch_has_cuda=torch_has_cuda, load=loaded(answer)) == "importing the model initialised CUDA"
-    )
+    why = forking.obstacle(torch_has_cuda=torch_has_cuda, parallel_loop=nothing, load=loaded(answer))
+    assert why == "importing the model initialised CUDA"
 
 
 def test_a_thread_forbids_a_fork() -> None:
@@ -47,9 +50,14 @@ def test_a_thread_forbids_a_fork() -> None:
     thread = threading.Thread(target=done.wait, name="prefetch")
     thread.start()
     try:
-        assert (
-            forking.obstacle(torch_has_cuda=False, load=not_loaded) == "importing the model started threads (prefetch)"
-        )
+        why = forking.obstacle(torch_has_cuda=False, parallel_loop=nothing, load=not_loaded)
+        assert why == "importing the model started threads (prefetch)"
     finally:
         done.set()
         thread.join()
+
+
+def test_a_loop_that_a_fork_does_not_finish_forbids_a_fork() -> None:
+    """It is tried, and given up after a while."""
+    assert forking.hangs(lambda: threading.Event().wait(), seconds=0.1)
+    assert not forking.hangs(nothing)

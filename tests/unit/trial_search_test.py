@@ -12,7 +12,7 @@ from optuna.trial import FixedTrial, create_trial
 
 from tuning_api.search import Condition, Parameter, Pruner, Sampler
 from tuning_trial.errors import MisconfiguredError
-from tuning_trial.search import build_pruner, build_sampler, is_met, suggest, trial_seed
+from tuning_trial.search import build_pruner, build_sampler, every_choice, is_met, suggest, trial_seed
 
 SPACE = [
     Parameter.model_validate(document)
@@ -160,3 +160,31 @@ def test_a_type_that_this_image_does_not_know_is_refused(build: Any, name: str) 
     """An older image with a newer operator; silently using another sampler would be worse."""
     with pytest.raises(MisconfiguredError, match=rf"not {name}: use a newer image"):
         build()
+
+
+def test_every_choice_is_tried_and_every_condition_met() -> None:
+    """Before a study runs, with as few trials as that takes: free choices side by side, conditional ones one by one."""
+    space = [
+        Parameter(name="size", type="categorical", choices=[16, 32, 64]),
+        Parameter(name="optimizer", type="categorical", choices=["adam", "sgd"]),
+        Parameter(name="rate", type="float", low=0, high=1),
+        Parameter(name="nesterov", type="categorical", choices=[True, False], when=_when("optimizer", "sgd")),
+        Parameter(name="momentum", type="float", low=0, high=1, when=_when("nesterov", value=True)),
+    ]
+    assert every_choice(space) == [
+        {"size": 16, "optimizer": "adam"},
+        {"size": 32, "optimizer": "sgd"},
+        {"size": 64, "optimizer": "adam"},
+        {"optimizer": "sgd", "nesterov": True},
+        {"optimizer": "sgd", "nesterov": False},
+        {"optimizer": "sgd", "nesterov": True},
+    ]
+
+
+def _when(parameter: str, value: str | bool) -> Condition:  # noqa: FBT001 - a choice
+    return Condition.model_validate({"parameter": parameter, "in": [value]})
+
+
+def test_a_space_without_choices_needs_no_trial_for_them() -> None:
+    """Its draws are enough."""
+    assert every_choice([Parameter(name="rate", type="float", low=0, high=1)]) == []

@@ -30,6 +30,15 @@ def test_everything_can_be_said(tmp_path: Path) -> None:
     assert read.scratch.is_dir()
 
 
+def test_checkpoints_are_saved_only_where_it_is_said(tmp_path: Path) -> None:
+    """Without a folder there is nothing durable."""
+    assert settings.read(GOOD).checkpoints is None
+    assert settings.read(GOOD | {"TUNING_CHECKPOINTS": ""}).checkpoints is None
+    read = settings.read(GOOD | {"TUNING_CHECKPOINTS": str(tmp_path / "new")})
+    assert read.checkpoints == tmp_path / "new"
+    assert (tmp_path / "new").is_dir()
+
+
 @pytest.mark.parametrize("name", GOOD)
 @pytest.mark.parametrize("value", [None, ""])
 def test_a_variable_that_is_missing_is_named(name: str, value: str | None) -> None:
@@ -46,11 +55,12 @@ def test_an_idle_time_must_be_a_number_of_seconds(text: str) -> None:
         settings.read(GOOD | {"TUNING_IDLE_SECONDS": text})
 
 
-def test_a_scratch_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["TUNING_SCRATCH", "TUNING_CHECKPOINTS"])
+def test_a_folder_that_cannot_be_made_is_said(name: str, tmp_path: Path) -> None:
     """The usual cause is a read-only root without an emptyDir."""
     (tmp_path / "file").touch()
-    with pytest.raises(MisconfiguredError, match=r"TUNING_SCRATCH is .*/file/scratch, which cannot be made"):
-        settings.read(GOOD | {"TUNING_SCRATCH": str(tmp_path / "file" / "scratch")})
+    with pytest.raises(MisconfiguredError, match=rf"{name} is .*/file/new, which cannot be made"):
+        settings.read(GOOD | {name: str(tmp_path / "file" / "new")})
 
 
 def test_the_password_is_in_no_representation() -> None:

@@ -1,11 +1,20 @@
-"""`python -m tuning_trial`: run trials of one study until none waits, and leave with an exit code that says why."""
+"""`python -m tuning_trial`: run trials of one study until none waits, and leave with an exit code that says why.
+
+With arguments it is a tool for a person or for `tuningstudy`: see `--help`.
+"""
 
 import os
+import signal
 import sys
 from collections.abc import Mapping
 
+if __name__ == "__main__":
+    # NB: the first process of a container ignores every signal that it has no handler for, and the imports below take
+    # seconds: a pod that is deleted meanwhile would go on for its whole grace period. 75 is ExitCode.INTERRUPTED.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(75))
+
 from tuning_api.contract import ExitCode
-from tuning_trial import log, settings, worker
+from tuning_trial import command_line, log, settings, worker
 from tuning_trial.database import PATIENCE_SECONDS
 from tuning_trial.errors import DatabaseAwayError, MisconfiguredError
 from tuning_trial.interrupts import Interrupts
@@ -32,4 +41,4 @@ def main(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command_line.run(sys.argv[1:]) if sys.argv[1:] else main())

@@ -19,6 +19,7 @@ from optuna.exceptions import StorageInternalError, TrialPruned, UpdateFinishedT
 
 from tuning_api.search import Pruner
 from tuning_trial import database, interrupts, log, outcomes, search
+from tuning_trial.checkpoints import CheckpointFile
 from tuning_trial.errors import WorkerError
 from tuning_trial.outcomes import DatabaseLost, Failed, Pruned, Replaced, Result
 
@@ -39,6 +40,8 @@ class Assignment:
     pruner: Pruner
     seed: int
     folder: Path
+    checkpoint: CheckpointFile | None = None
+    """Where the trial saves its state, and goes on from; None when nothing durable was given."""
 
     @property
     def name(self) -> str:
@@ -97,7 +100,7 @@ def _study_of_this_process(assignment: Assignment, study: optuna.Study | None) -
 
 def _train(assignment: Assignment, results: Connection, study: optuna.Study) -> Result:
     # Only here: a worker that starts a fresh interpreter for each trial needs no torch of its own.
-    from tuning_trial import lightning_parser, lightning_runner, pruning  # noqa: PLC0415
+    from tuning_trial import lightning_parser, lightning_runner, pruning, resuming  # noqa: PLC0415
 
     study.pruner = search.build_pruner(assignment.pruner)
     trial = optuna.trial.Trial(study, assignment.trial_id)
@@ -107,6 +110,9 @@ def _train(assignment: Assignment, results: Connection, study: optuna.Study) -> 
         tell_progress=results.send,
         name=assignment.name,
     )
+    saver = None
+    if assignment.checkpoint is not None:
+        saver = resuming.SaveAndResume(assignment.checkpoint, report=callback, name=assignment.name)
     assignment.folder.mkdir(parents=True, exist_ok=True)
     return lightning_runner.train(
         assignment.config,
@@ -114,6 +120,7 @@ def _train(assignment: Assignment, results: Connection, study: optuna.Study) -> 
         seed=assignment.seed,
         folder=assignment.folder,
         callback=callback,
+        saver=saver,
     )
 
 

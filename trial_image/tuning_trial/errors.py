@@ -6,6 +6,8 @@
     TrialError             this trial fails, with a reason that a person can act on
     ├── InvalidConfigError
     └── MissingMetricError
+    UnusableCheckpointError the trial starts from its beginning
+    UnreadableSpecError    what was given to `check` or `try` is no study
 
 Whatever else is raised in a trial's process comes from the user's code, and is that trial's failure.
 """
@@ -43,3 +45,15 @@ class MissingMetricError(TrialError):
     """The objective's metric was never logged."""
 
     reason = FailureReason.MISSING_METRIC
+
+
+class UnusableCheckpointError(Exception):
+    """A trial cannot go on from its checkpoint."""
+
+
+class UnreadableSpecError(Exception):
+    """A document is no study; it has a sentence for each fault."""
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("; ".join(faults))
+        self.faults = faults

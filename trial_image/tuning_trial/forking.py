@@ -6,19 +6,25 @@ that was initialised cannot be used.
 
 import ctypes
 import os
+import signal
 import threading
+import time
 from collections.abc import Callable
 
 _DRIVER = "libcuda.so.1"
+PROBE_SECONDS = 10.0
 _NOT_INITIALISED = 3
 """CUDA_ERROR_NOT_INITIALIZED, the answer to any question before cuInit."""
 
 
-def obstacle(*, torch_has_cuda: bool, load: Callable[..., ctypes.CDLL] = ctypes.CDLL) -> str | None:
+def obstacle(
+    *, torch_has_cuda: bool, parallel_loop: Callable[[], object], load: Callable[..., ctypes.CDLL] = ctypes.CDLL
+) -> str | None:
     """Why this process must not be forked, or None.
 
     Args:
         torch_has_cuda: What `torch.cuda.is_initialized()` says.
+        parallel_loop: Does something with all of torch's threads; it is done in a fork.
         load: Opens a shared library.
     """
     if torch_has_cuda or _driver_is_initialised(load):
@@ -26,6 +32,8 @@ def obstacle(*, torch_has_cuda: bool, load: Callable[..., ctypes.CDLL] = ctypes.
     if threading.active_count() > 1:
         names = sorted(thread.name for thread in threading.enumerate() if thread is not threading.main_thread())
         return f"importing the model started threads ({', '.join(names)})"
+    if hangs(parallel_loop):
+        return "importing the model computed something with OpenMP, whose threads a fork does not have"
     return None
 
 
@@ -37,3 +45,26 @@ def _driver_is_initialised(load: Callable[..., ctypes.CDLL]) -> bool:
         return False  # nobody has even loaded it
     devices = ctypes.c_int()
     return bool(driver.cuDeviceGetCount(ctypes.byref(devices)) != _NOT_INITIALISED)
+
+
+def hangs(work: Callable[[], object], *, seconds: float = PROBE_SECONDS) -> bool:
+    """Whether a fork of this process cannot do some work. It is tried, since there is nobody to ask.
+
+    NB: libgomp keeps the threads of a parallel loop for the next one, and a fork waits for ever for those that it does not
+    have (gcc-patches, February 2014: "OMP on both sides of a fork"). They are threads like any other: numpy's and scipy's,
+    which do survive a fork, cannot be told from them.
+    """
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+        finally:
+            os._exit(0)
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if os.waitpid(child, os.WNOHANG)[0]:
+            return False
+        time.sleep(0.005)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return True

@@ -5,6 +5,7 @@ for a misspelt argument is the union of all types that a model might have had. T
 know better: the keys on the way down, the class, and at the bottom what is wrong.
 """
 
+import copy
 import difflib
 import functools
 import inspect
@@ -57,7 +58,8 @@ def parse(parser: LightningArgumentParser, config: dict[str, Any]) -> Namespace:
         InvalidConfigError: with the key, what is wrong there, and the nearest name that is right.
     """
     try:
-        parsed: Namespace = parser.parse_object(config)
+        # NB: jsonargparse replaces parts of what it is given.
+        parsed: Namespace = parser.parse_object(copy.deepcopy(config))
     except ArgumentError as error:
         raise InvalidConfigError(explain(error)) from error
     return parsed
@@ -109,9 +111,14 @@ def _nearest(name: str, names: Iterable[str]) -> str:
     return f" (did you mean {nearest[0]!r}?)" if nearest else ""
 
 
+def class_of(class_path: str) -> Any:
+    """The class, or the function that makes an object, of a path that the parser has accepted."""
+    module, _, name = class_path.rpartition(".")
+    return getattr(import_module(module), name)
+
+
 def _arguments(class_path: str) -> list[str]:
     """Names of the arguments of a class and of those that it inherits from."""
-    module, _, name = class_path.rpartition(".")
-    found = getattr(import_module(module), name)
+    found = class_of(class_path)
     names = (name for base in inspect.getmro(found) for name in inspect.signature(base).parameters)
     return [name for name in dict.fromkeys(names) if name not in {"args", "kwargs"}]

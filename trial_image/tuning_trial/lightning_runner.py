@@ -1,13 +1,14 @@
 """Trains one Lightning model as a configuration describes it."""
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from lightning_fabric.utilities.warnings import PossibleUserWarning
-from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.callbacks import Callback, Checkpoint
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 from typing_extensions import override
 
@@ -16,10 +17,18 @@ from tuning_trial.config import with_defaults
 from tuning_trial.errors import InvalidConfigError
 from tuning_trial.outcomes import Completed, Failed, Pruned
 from tuning_trial.pruning import ReportAndPrune
+from tuning_trial.resuming import SaveAndResume
 
 
 def train(
-    config: dict[str, Any], *, parser: LightningArgumentParser, seed: int, folder: Path, callback: ReportAndPrune
+    config: dict[str, Any],
+    *,
+    parser: LightningArgumentParser,
+    seed: int,
+    folder: Path,
+    callback: ReportAndPrune,
+    saver: SaveAndResume | None = None,
+    is_watched: bool = False,
 ) -> Completed | Pruned | Failed:
     """Build the model, the data and the trainer of a configuration, and fit.
 
@@ -29,6 +38,8 @@ def train(
         seed: For `seed_everything`, unless the configuration has its own.
         folder: Where Lightning may write.
         callback: Reports and prunes; it joins the user's own callbacks.
+        saver: Saves the training's state, and goes on from it if there is one.
+        is_watched: Whether to show the progress bar and all advice.
 
     Raises:
         TrialError: the configuration cannot be built, or the model does not log an objective's metric.
@@ -36,15 +47,44 @@ def train(
     """
     # Advice such as "consider increasing num_workers" would come again with every trial, and so would what Lightning 2.6
     # has to change for newer versions of torch.
-    warnings.filterwarnings("ignore", category=PossibleUserWarning)
+    if not is_watched:
+        warnings.filterwarnings("ignore", category=PossibleUserWarning)
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec", category=FutureWarning)
+    complete = with_defaults(config, seed=seed, folder=folder, is_watched=is_watched)
     try:
-        cli = _TrialCLI(with_defaults(config, seed=seed, folder=folder), parser=parser, callback=callback)
-        _refuse_launchers(cli.trainer)
-        cli.trainer.fit(cli.model, datamodule=cli.datamodule)
+        trainer = _resume(complete, callback=callback, saver=saver) or _fit(
+            complete, parser=parser, callback=callback, saver=saver
+        )
     except MisconfigurationException as error:
         raise InvalidConfigError(_in_one_line("trial.lightning", error)) from error
-    return Pruned() if callback.pruned else outcomes.completed(callback.last_values(cli.trainer))
+    return Pruned() if callback.pruned else outcomes.completed(callback.last_values(trainer))
+
+
+def _resume(config: dict[str, Any], *, callback: ReportAndPrune, saver: SaveAndResume | None) -> pl.Trainer | None:
+    """Fit on from the checkpoint; None when there is none, or none that can be used."""
+    if saver is None or not saver.file.path.exists():
+        return None
+    saver.expect_state()
+    try:
+        # A parser of its own, since that of this process is good for one trial, and may be needed after this one.
+        return _fit(config, parser=lightning_parser.build_parser(), callback=callback, saver=saver)
+    except Exception as error:
+        if saver.has_resumed:
+            raise
+        saver.give_up(error)
+        return None
+
+
+def _fit(
+    config: dict[str, Any], *, parser: LightningArgumentParser, callback: ReportAndPrune, saver: SaveAndResume | None
+) -> pl.Trainer:
+    cli = _TrialCLI(config, parser=parser, first=[saver] if saver else [], last=[callback])
+    _refuse_launchers(cli.trainer)
+    checkpoint = saver.file.path if saver and saver.expects_state else None
+    # NB: torch would refuse to load all but tensors (weights_only), and callbacks and hyperparameters may be anything.
+    # Who can write to the folder of the checkpoints is trusted as the user's code is: it is theirs, and nobody else's.
+    cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint, weights_only=False)
+    return cli.trainer
 
 
 def _in_one_line(where: str, error: Exception) -> str:
@@ -52,11 +92,19 @@ def _in_one_line(where: str, error: Exception) -> str:
 
 
 class _TrialCLI(LightningCLI):
-    """A LightningCLI on a parser that exists, for a configuration that is a mapping, with our callback."""
+    """A LightningCLI on a parser that exists, for a configuration that is a mapping, with our callbacks."""
 
-    def __init__(self, config: dict[str, Any], *, parser: LightningArgumentParser, callback: ReportAndPrune) -> None:
+    def __init__(
+        self,
+        config: dict[str, Any],
+        *,
+        parser: LightningArgumentParser,
+        first: Sequence[Callback],
+        last: Sequence[Callback],
+    ) -> None:
         self._built = parser
-        self._callback = callback
+        self._first = first
+        self._last = last
         super().__init__(
             save_config_callback=None,
             subclass_mode_model=True,
@@ -86,10 +134,10 @@ class _TrialCLI(LightningCLI):
 
     @override
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-        """Add our callback; write no checkpoints unless the configuration asks for them, by flag or by callback."""
+        """Add our callbacks; write no checkpoints unless the configuration asks for them, by flag or by callback."""
         chosen = self.config_init.trainer
         given = chosen.callbacks or []
-        callbacks = [*(given if isinstance(given, list) else [given]), self._callback]
+        callbacks = [*self._first, *(given if isinstance(given, list) else [given]), *self._last]
         if chosen.enable_checkpointing is None:
             kwargs["enable_checkpointing"] = any(isinstance(callback, Checkpoint) for callback in callbacks)
         try:

@@ -6,6 +6,7 @@ never prunes), and raises from inside a hook, which skips the hooks of the user 
 
 from collections.abc import Callable, Sequence
 from enum import Enum, auto
+from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
@@ -56,6 +57,31 @@ class ReportAndPrune(Callback):
         self._step = 0
         self._logged_in: _LoggedIn | None = None
         self._has_validated = False
+        self._curve: dict[int, float] = {}
+
+    def position(self) -> dict[str, Any]:
+        """Where the reports are, for whoever goes on with this trial."""
+        return {
+            "curve": self._curve,
+            "step": self._step,
+            "logged_in": self._logged_in and self._logged_in.name,
+            "has_validated": self._has_validated,
+        }
+
+    def go_on(self, trainer: pl.Trainer, position: dict[str, Any]) -> None:
+        """Take up a position, and report again what was reported up to there: to Optuna this is another trial.
+
+        The pruner is asked each time, as it was the first time: some keep what they answered. Its answers are not
+        followed, since the training went on after them.
+        """
+        self._step = position["step"]
+        self._logged_in = _LoggedIn[name] if (name := position["logged_in"]) else None
+        self._has_validated = position["has_validated"]
+        self._curve = dict(position["curve"])
+        if self._judge is not None:
+            for step, value in self._curve.items():
+                self._judge(value, step)
+        self._tell_progress(Progress(epochs=trainer.current_epoch, max_epochs=_max_epochs(trainer)))
 
     @override
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -108,7 +134,9 @@ class ReportAndPrune(Callback):
         epochs = _max_epochs(trainer)
         logger.info("%s: epoch %d%s, %s", self._name, trainer.current_epoch + 1, f"/{epochs}" if epochs else "", shown)
         if self._judge is not None and not self.pruned:
-            should_prune = self._judge(next(iter(values.values())), self._step)
+            value = next(iter(values.values()))
+            self._curve[self._step] = value
+            should_prune = self._judge(value, self._step)
             if should_prune and _may_stop(trainer):
                 self.pruned = trainer.should_stop = True
         self._step += 1

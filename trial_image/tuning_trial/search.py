@@ -121,6 +121,28 @@ def _suggest(trial: Trial, parameter: Parameter) -> Scalar:
     return trial.suggest_int(name, int(parameter.low), int(parameter.high), step=int(parameter.step or 1), log=log)
 
 
+def every_choice(space: list[Parameter]) -> list[dict[str, Scalar]]:
+    """Fixed values of a few trials, in which each choice occurs once at least, and each condition is met."""
+    by_name = {parameter.name: parameter for parameter in space}
+    free = {parameter.name: parameter.choices for parameter in space if parameter.choices and not parameter.when}
+    rounds = max(map(len, free.values()), default=0)
+    together = [{name: choices[index % len(choices)] for name, choices in free.items()} for index in range(rounds)]
+    return together + [
+        _meeting(parameter, by_name) | fixed
+        for parameter in space
+        if parameter.when
+        for fixed in ([{parameter.name: choice} for choice in parameter.choices] if parameter.choices else [{}])
+    ]
+
+
+def _meeting(parameter: Parameter, by_name: dict[str, Parameter]) -> dict[str, Scalar]:
+    values: dict[str, Scalar] = {}
+    while parameter.when and parameter.when.parameter not in values:
+        values[parameter.when.parameter] = parameter.when.in_[0]
+        parameter = by_name[parameter.when.parameter]
+    return values
+
+
 def is_met(condition: Condition, values: dict[str, Scalar]) -> bool:
     """Whether the other parameter was chosen and has one of the values; `true` is not 1, but 2 is 2.0."""
     if condition.parameter not in values:

@@ -22,6 +22,7 @@ class Settings:
     study: str
     owner: Owner
     scratch: Path
+    checkpoints: Path | None = None
     idle_seconds: float = DEFAULT_IDLE_SECONDS
 
 
@@ -38,7 +39,8 @@ def read(environment: Mapping[str, str]) -> Settings:
             id=_required(environment, Env.WORKER_ID, "an identity that no other worker has or had"),
             name=environment.get(Env.WORKER_NAME) or socket.gethostname(),
         ),
-        scratch=_writable_folder(environment.get(Env.SCRATCH) or tempfile.gettempdir()),
+        scratch=_writable_folder(Env.SCRATCH, environment.get(Env.SCRATCH) or tempfile.gettempdir()),
+        checkpoints=_writable_folder(Env.CHECKPOINTS, text) if (text := environment.get(Env.CHECKPOINTS)) else None,
         idle_seconds=_seconds(environment.get(Env.IDLE_SECONDS) or str(DEFAULT_IDLE_SECONDS)),
     )
 
@@ -49,14 +51,14 @@ def _required(environment: Mapping[str, str], name: Env, meaning: str) -> str:
     raise MisconfiguredError(f"{name} is not set: it must be {meaning}")
 
 
-def _writable_folder(text: str) -> Path:
+def _writable_folder(name: Env, text: str) -> Path:
     folder = Path(text)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise MisconfiguredError(f"{Env.SCRATCH} is {folder}, which cannot be made: {error.strerror}") from error
+        raise MisconfiguredError(f"{name} is {folder}, which cannot be made: {error.strerror}") from error
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise MisconfiguredError(f"{Env.SCRATCH} is {folder}, which this user cannot write to")
+        raise MisconfiguredError(f"{name} is {folder}, which this user cannot write to")
     return folder
 
 

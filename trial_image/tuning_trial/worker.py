@@ -18,23 +18,27 @@ from importlib import import_module
 
 import optuna
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
-from optuna.trial import Trial
+from optuna.trial import FrozenTrial, Trial
 from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
-from tuning_api.contract import REQUEUED_ATTRIBUTE, SPEC_ATTRIBUTE, ExitCode, Failure, FailureReason
+from tuning_api.contract import REQUEUED_ATTRIBUTE, SEED_ATTRIBUTE, SPEC_ATTRIBUTE, ExitCode, Failure, FailureReason
 from tuning_api.schema import Scalar
 from tuning_api.spec import StudySpec
-from tuning_trial import claim, config, database, forking, outcomes, search, supervision
+from tuning_trial import checkpoints, claim, config, database, forking, lineage, outcomes, search, supervision
+from tuning_trial.checkpoints import CheckpointFile
 from tuning_trial.child import Assignment
 from tuning_trial.claim import Claimed
 from tuning_trial.errors import DatabaseAwayError, InvalidConfigError, MisconfiguredError
 from tuning_trial.interrupts import Interrupts
+from tuning_trial.lineage import Lineage
 from tuning_trial.log import logger
 from tuning_trial.outcomes import Completed, DatabaseLost, Failed, Interrupted, Outcome, Progress, Pruned, Replaced
 from tuning_trial.settings import Settings
 from tuning_trial.supervision import Isolation
 
+_LARGE_ENOUGH_FOR_THREADS = 1 << 20
+"""Elements; torch's loops are parallel from 32,768 on."""
 _POLL_SECONDS = 1.0
 
 
@@ -90,6 +94,19 @@ def work(
         raise
 
 
+def _discard_what_nobody_continues(worker: _Worker) -> None:
+    """Remove the checkpoints of trials that somebody else ended: the controller gave up, or a worker died right after."""
+    settings = worker.settings
+    if settings.checkpoints is None or not (
+        found := list(checkpoints.kept(settings.checkpoints, study=settings.study))
+    ):
+        return
+    trials = worker.study.get_trials(deepcopy=False)
+    for first in found:
+        if lineage.has_ended(first, trials):
+            checkpoints.of_trial(settings.checkpoints, study=settings.study, first=first).discard()
+
+
 def _read_spec(study: optuna.Study) -> StudySpec:
     document = study.user_attrs.get(SPEC_ATTRIBUTE)
     if document is None:
@@ -125,7 +142,10 @@ def _prepare(spec: StudySpec) -> Isolation:
     for path in config.class_paths(spec.trial.lightning):
         _import_module_of(path)
     logger.info("imported torch %s and the model in %.0f s", torch.__version__, time.monotonic() - started)
-    if why := forking.obstacle(torch_has_cuda=bool(torch.cuda.is_initialized())):  # type: ignore[no-untyped-call]
+    if why := forking.obstacle(
+        torch_has_cuda=bool(torch.cuda.is_initialized()),  # type: ignore[no-untyped-call]
+        parallel_loop=lambda: torch.ones(_LARGE_ENOUGH_FOR_THREADS),  # not made here: that would start the threads
+    ):
         logger.warning("%s: each trial gets a fresh interpreter instead of a fork (isolation: process)", why)
         return "process"
     return "fork"
@@ -141,6 +161,7 @@ def _import_module_of(class_path: str) -> None:
 
 def _run_trials(worker: _Worker) -> ExitCode:
     trials = 0
+    _discard_what_nobody_continues(worker)
     while not worker.signals.requested:
         claimed = _wait_for_trial(worker)
         if claimed is None:
@@ -152,6 +173,7 @@ def _run_trials(worker: _Worker) -> ExitCode:
     if worker.signals.requested:
         logger.info("asked to stop: leaving after %d trials", trials)
         return ExitCode.INTERRUPTED
+    _discard_what_nobody_continues(worker)
     logger.info("no trial is waiting: leaving after %d trials", trials)
     return ExitCode.NOTHING_LEFT
 
@@ -191,7 +213,11 @@ def _run_trial(worker: _Worker, claimed: Claimed) -> Outcome:
     started = time.monotonic()
     progress: Progress | None = None
     spec = _read_spec(worker.study)
-    assignment = _assign(worker, claimed, spec)
+    line = _trace(worker, claimed)
+    checkpoint = _checkpoint(worker.settings, line)
+    if checkpoint and line.first == claimed.number:
+        checkpoint.discard()  # it continues nothing: what lies there is of a study that had the same name
+    assignment = _assign(worker, claimed, spec, line=line, checkpoint=checkpoint)
     if isinstance(assignment, Assignment):
         ended, progress = supervision.run(
             assignment,
@@ -206,15 +232,35 @@ def _run_trial(worker: _Worker, claimed: Claimed) -> Outcome:
     else:
         outcome = assignment
     outcome = _tell(worker, claimed, outcome, progress)
+    if checkpoint and isinstance(outcome, Completed | Pruned | Failed):
+        checkpoint.discard()
     _log(outcome, spec=spec, number=claimed.number, progress=progress, took=time.monotonic() - started)
     return outcome
 
 
-def _assign(worker: _Worker, claimed: Claimed, spec: StudySpec) -> Assignment | Failed | Replaced:
+def _trace(worker: _Worker, claimed: Claimed) -> Lineage:
+    study_id = worker.study._study_id  # noqa: SLF001
+
+    def read(number: int) -> FrozenTrial:
+        return worker.storage.get_trial(worker.storage.get_trial_id_from_study_id_trial_number(study_id, number))
+
+    return lineage.trace(worker.storage.get_trial(claimed.trial_id), read)
+
+
+def _checkpoint(settings: Settings, line: Lineage) -> CheckpointFile | None:
+    if settings.checkpoints is None:
+        return None
+    return checkpoints.of_trial(settings.checkpoints, study=settings.study, first=line.first, identity=line.identity)
+
+
+def _assign(
+    worker: _Worker, claimed: Claimed, spec: StudySpec, *, line: Lineage, checkpoint: CheckpointFile | None
+) -> Assignment | Failed | Replaced:
     """Choose the trial's parameters, and put them into its configuration."""
-    seed = search.trial_seed(spec.resolved_sampler.seed, claimed.number)
+    seed = search.trial_seed(spec.resolved_sampler.seed, line.first) if line.seed is None else line.seed
     folder = worker.settings.scratch / f"{worker.settings.study}-trial-{claimed.number}"
     try:
+        worker.storage.set_trial_user_attr(claimed.trial_id, SEED_ATTRIBUTE, seed)
         params = _suggest(worker.study, claimed, spec, seed=seed)
         shown = ", ".join(f"{name}={_shown(value)}" for name, value in params.items())
         logger.info("trial %d: %s (seed %d)", claimed.number, shown, seed)
@@ -242,6 +288,7 @@ def _assign(worker: _Worker, claimed: Claimed, spec: StudySpec) -> Assignment | 
         pruner=spec.resolved_pruner,
         seed=seed,
         folder=folder,
+        checkpoint=checkpoint,
     )
 
 
