@@ -39,6 +39,7 @@ class Machine:
     def __init__(self, directory: Path) -> None:
         self._record = directory / "machine.json"
         self._log = directory / "machine.log"
+        self._holder: subprocess.Popen[bytes] | None = None
 
     def is_running(self) -> bool:
         """Whether it exists, started by us or by an earlier run."""
@@ -94,6 +95,9 @@ class Machine:
             # The kernel takes networks down in the background.
             gone = Path(f"/sys/class/net/{LINK}")
             wait_until(lambda: not gone.exists(), timeout=60, waiting_for=f"the network interface {LINK} to vanish")
+        if self._holder:
+            self._holder.wait()  # it ends with the first process inside; nobody else can reap it
+            self._holder = None
         self._record.unlink(missing_ok=True)
         for hierarchy in _cgroup_hierarchies():
             _remove_cgroup(hierarchy / CGROUP)
@@ -103,7 +107,7 @@ class Machine:
     def _unshare(self) -> None:
         flags = ["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private"]
         with self._log.open("wb") as log:
-            holder = subprocess.Popen(
+            self._holder = holder = subprocess.Popen(
                 ["unshare", *flags, binaries.PAUSE.ensure() / "pause"],
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -66,8 +66,8 @@ class Checkpoints(Schema):
     """A claim of the namespace, mounted into every worker."""
     uri: str | None = Field(default=None, min_length=1, max_length=1024)
     """A place that fsspec can write to, such as s3://bucket/prefix."""
-    keep: int = Field(default=1, ge=0, le=1000)
-    """How many of the study's best trials keep their checkpoint."""
+    keep: int = Field(default=0, ge=0, le=1000)
+    """How many of the study's best trials keep their checkpoint after their end; 0: it is there to go on from, and removed."""
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:

@@ -1,5 +1,7 @@
 """What people do to a study that runs, on a real kubelet: each thing once, by kubectl."""
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,7 @@ def test_scale_suspend_kill_delete_and_resume(study: StudyOnCluster, installed: 
     study.wait_for("Suspended")
     kubectl("wait", "--for=condition=Suspended", "tuningstudy/digits", namespace, "--timeout=30s")
     wait_until(study.pods, lambda pods: not pods, seconds=90, what="no pod is left")
+    wait_until(study.status, lambda status: status["trials"]["running"] == 0, seconds=60, what="no trial is running")
     study.patch(suspend=False)
     status = study.wait_for_trials("running", 2)
     assert status["trials"]["finished"] == 0
@@ -59,6 +62,30 @@ def test_the_operator_may_be_replaced_in_the_middle(study: StudyOnCluster, insta
     installed.kubectl("delete", "pod", "--selector=app.kubernetes.io/component=operator", system, "--now")
     status = study.wait_for("Complete", seconds=240)
     assert (status["trials"]["finished"], status["trials"]["failed"]) == (6, 0)
+
+
+def test_an_interrupted_trial_goes_on_at_its_last_epoch(study: StudyOnCluster, installed: Installed) -> None:
+    """With checkpoints on a claim: the pod is deleted, and its successor says from where it goes on."""
+    claim = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "checkpoints", "namespace": study.namespace},
+        "spec": {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}},
+    }
+    installed.kubectl("apply", "--filename=-", stdin=json.dumps(claim))
+    study.apply(maxTrials=1, parallelism=1, **slow(**CPU, checkpoints={"persistentVolumeClaim": "checkpoints"}))
+
+    def log() -> str:
+        selector = "--selector=tuningstudy.io/study=digits"
+        return installed.kubectl.run("logs", selector, "--tail=-1", f"--namespace={study.namespace}").stdout
+
+    wait_until(log, lambda text: "epoch 5/" in text, seconds=120, what="five epochs")
+    pod = study.pods()[0]["metadata"]["name"]
+    installed.kubectl("delete", "pod", pod, f"--namespace={study.namespace}", "--timeout=100s")
+    text = wait_until(log, lambda text: "val_acc" in text.partition("goes on after")[2], seconds=120, what="it goes on")
+    resumed, following = re.findall(r"goes on after epoch (\d+).*?epoch (\d+)/", text, re.DOTALL)[0]
+    assert int(resumed) >= 4
+    assert int(following) == int(resumed) + 1
 
 
 def test_the_reference_study_runs_on_a_slice_of_its_data(study: StudyOnCluster, installed: Installed) -> None:

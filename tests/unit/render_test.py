@@ -111,6 +111,16 @@ def test_user_code_is_mounted_and_importable() -> None:
     assert {"name": "code", "configMap": {"name": "my-code"}} in pod(**code)["volumes"]
 
 
+def test_checkpoints_lie_on_the_claim_and_workers_know_where() -> None:
+    """Without it an interrupted trial starts from its beginning."""
+    trial = {"checkpoints": {"persistentVolumeClaim": "ckpts"}}
+    volume = {"name": "checkpoints", "persistentVolumeClaim": {"claimName": "ckpts"}}
+    assert volume in pod(**trial)["volumes"]
+    path = environment(**trial)["TUNING_CHECKPOINTS"]["value"]
+    assert {"name": "checkpoints", "mountPath": path} in container(**trial)["volumeMounts"]
+    assert "TUNING_CHECKPOINTS" not in environment()
+
+
 def test_the_pod_template_lies_under_ours() -> None:
     """Users add resources, volumes, tolerations and environment; they cannot take safety away by accident."""
     template = {

@@ -17,9 +17,13 @@ NOT_YET = {
     "enqueue": ({"enqueue": [{"hidden_dim": 8}]}, "spec.enqueue"),
     "warmStart": ({"warmStart": [{"name": "earlier"}]}, "spec.warmStart"),
     "objective": ({"trial": {"objective": "my.train:objective"}}, "spec.trial.objective"),
-    "checkpoints": (
-        {"trial": DIGITS_TRIAL | {"checkpoints": {"persistentVolumeClaim": "c"}}},
-        "spec.trial.checkpoints",
+    "checkpoints in a bucket": (
+        {"trial": DIGITS_TRIAL | {"checkpoints": {"uri": "s3://bucket/prefix"}}},
+        "spec.trial.checkpoints.uri",
+    ),
+    "checkpoints of the best": (
+        {"trial": DIGITS_TRIAL | {"checkpoints": {"persistentVolumeClaim": "c", "keep": 3}}},
+        "spec.trial.checkpoints.keep above 0",
     ),
     "database": ({"database": {"secretName": "mine"}}, "spec.database"),
 }

@@ -22,6 +22,7 @@ def fault(spec: StudySpec, stored: dict[str, Any] | None) -> str | None:
 
 def _not_yet(spec: StudySpec) -> Iterator[str]:
     """What the resource has words for and this version cannot do: said, never ignored."""
+    checkpoints = spec.trial.checkpoints
     asked: list[tuple[str, object]] = [
         ("spec.objectives with more than one objective", len(spec.objectives) > 1),
         (f"spec.sampler.type {spec.resolved_sampler.type}", spec.resolved_sampler.type not in SUPPORTED_SAMPLERS),
@@ -32,7 +33,8 @@ def _not_yet(spec: StudySpec) -> Iterator[str]:
         ("spec.enqueue", spec.enqueue),
         ("spec.warmStart", spec.warm_start),
         ("spec.trial.objective", spec.trial.objective),
-        ("spec.trial.checkpoints", spec.trial.checkpoints),
+        ("spec.trial.checkpoints.uri", checkpoints and checkpoints.uri),
+        ("spec.trial.checkpoints.keep above 0", checkpoints and checkpoints.keep),
         ("spec.database", spec.database),
     ]
     for field, is_asked in asked:

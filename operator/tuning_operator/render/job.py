@@ -10,6 +10,7 @@ from tuning_api.spec import GROUP, KIND, VERSION
 from tuning_operator.model import Study
 
 CODE_PATH = "/opt/tuningstudy/code"
+CHECKPOINTS_PATH = "/var/lib/tuningstudy/checkpoints"
 SCRATCH_PATH = "/tmp/trials"  # noqa: S108 - a volume of the pod's own
 USER_ID = 10001
 GRACE_SECONDS = 120
@@ -151,6 +152,8 @@ def _environment(study: Study) -> list[Document]:
     ]
     if _code(study):
         environment.append({"name": "PYTHONPATH", "value": CODE_PATH})
+    if _claim(study):
+        environment.append({"name": Env.CHECKPOINTS, "value": CHECKPOINTS_PATH})
     if THREADS not in _names_of_users_environment(study):
         environment.append({"name": THREADS, "valueFrom": {"resourceFieldRef": _CPU_LIMIT}})
     return environment
@@ -169,6 +172,8 @@ def _volumes(study: Study) -> list[Document]:
     ]
     if name := _code(study):
         volumes.append({"name": "code", "configMap": {"name": name}})
+    if claim := _claim(study):
+        volumes.append({"name": "checkpoints", "persistentVolumeClaim": {"claimName": claim}})
     return volumes
 
 
@@ -179,11 +184,18 @@ def _mounts(study: Study) -> list[Document]:
     ]
     if _code(study):
         mounts.append({"name": "code", "mountPath": CODE_PATH, "readOnly": True})
+    if _claim(study):
+        mounts.append({"name": "checkpoints", "mountPath": CHECKPOINTS_PATH})
     return mounts
 
 
 def _code(study: Study) -> str | None:
     return study.spec.trial.code.config_map_name if study.spec and study.spec.trial.code else None
+
+
+def _claim(study: Study) -> str | None:
+    checkpoints = study.spec.trial.checkpoints if study.spec else None
+    return checkpoints.persistent_volume_claim if checkpoints else None
 
 
 def merge(theirs: Document, ours: Document) -> Document:
