@@ -20,7 +20,7 @@ from tuning_operator.database import Tenancy
 from tuning_operator.executors.kubernetes import KubernetesExecutor
 from tuning_operator.metrics import Metrics
 from tuning_operator.settings import ChartsSettings, OperatorSettings
-from tuning_operator.studies import PostgresStudies
+from tuning_operator.studies import OptunaStudies
 
 PASSES_AT_ONCE = 8
 MISCONFIGURED = 78
@@ -89,7 +89,7 @@ def wire(settings: OperatorSettings, metrics: Metrics) -> Controller:
     )
     return Controller(
         executor=executor,
-        studies=PostgresStudies(settings.url, tenancy),
+        studies=OptunaStudies(tenancy),
         links=lambda key: study_links(
             external_url=settings.charts_url_external, key=signing_key, namespace=key.namespace, study=key.name
         ),

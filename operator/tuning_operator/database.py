@@ -1,4 +1,4 @@
-"""Tenancy in Postgres: a schema and a role for each namespace, and what each role may do.
+"""Where Optuna's tables are: in Postgres a schema and a role for each namespace, or one database for a study of its own.
 
 Only the operator creates tables: first-time creation from several processes at once fails (optuna/optuna#1092). A worker
 can claim, report and tell; it can neither create a trial nor touch a study, so the budget holds against any user code,
@@ -10,6 +10,7 @@ import hashlib
 import hmac
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
@@ -18,8 +19,9 @@ from sqlalchemy.engine import URL, Connection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
+from tuning_api import naming
+from tuning_api.naming import CHARTS_ROLE
 from tuning_operator.errors import DatabaseUnavailable
-from tuning_operator.settings import CHARTS_ROLE
 
 CONNECT_SECONDS = 5
 STATEMENT_MILLISECONDS = 10_000
@@ -80,6 +82,17 @@ def open_storage(url: URL, schema: str, *, create_tables: bool = False) -> RDBSt
         )
 
 
+class Database(Protocol):
+    """Where the tables of a namespace are."""
+
+    def open(self, namespace: str) -> RDBStorage:
+        """The tables, created or repaired.
+
+        Raises:
+            DatabaseUnavailable: the database does not answer, refuses us, or holds tables of another Optuna version.
+        """
+
+
 class Tenancy:
     """Makes namespaces at home in the database; holds the engine with the operator's own role."""
 
@@ -88,6 +101,12 @@ class Tenancy:
         self._signing_key = signing_key
         self._charts_password = charts_password
         self._engine: Engine = create_engine(url, poolclass=NullPool, connect_args=connect_arguments())
+
+    def open(self, namespace: str) -> RDBStorage:
+        """See `Database`: a schema and a role for each namespace."""
+        schema = naming.database_schema(namespace)
+        self.prepare(schema)
+        return open_storage(self._url, schema)
 
     def worker_url(self, schema: str, *, base: URL) -> str:
         """The way into the database for the workers of a namespace."""

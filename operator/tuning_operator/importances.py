@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterable
 
 import optuna
-from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 LEAST_TRIALS = 4
@@ -20,6 +19,9 @@ def importances(trials: Iterable[FrozenTrial]) -> dict[str, float]:
     finite = [trial for trial in complete if math.isfinite(trial.values[0])]
     if len(finite) < LEAST_TRIALS or len({trial.values[0] for trial in finite}) == 1:
         return {}
+    # Only here: it imports scikit-learn, which takes longer than all else together, and no study needs it at its start.
+    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances  # noqa: PLC0415
+
     study = optuna.create_study()
     study.add_trials(
         create_trial(value=trial.values[0], params=trial.params, distributions=trial.distributions) for trial in finite

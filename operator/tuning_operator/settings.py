@@ -10,10 +10,10 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from tuning_api.naming import CHARTS_ROLE
 from tuning_operator.render.job import WorkerDefaults
 
 DRIVER = "postgresql+psycopg2"
-CHARTS_ROLE = "tuningstudy_charts"
 
 
 class DatabaseSettings(BaseSettings):

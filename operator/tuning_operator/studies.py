@@ -16,15 +16,14 @@ from optuna.trial import FrozenTrial, create_trial
 from optuna.trial import TrialState as OptunaState
 from pydantic import ValidationError
 from sqlalchemy import delete, select
-from sqlalchemy.engine import URL
 from sqlalchemy.orm import Session
 
-from tuning_api import contract, naming
+from tuning_api import contract
 from tuning_api.contract import Failure, Owner
 from tuning_api.schema import Schema
 from tuning_api.spec import StudySpec
 from tuning_api.status import StudyStatus
-from tuning_operator.database import Tenancy, database_errors, open_storage
+from tuning_operator.database import Database, database_errors
 from tuning_operator.importances import importances
 from tuning_operator.model import Abandon, Clock, Record, Requeue, StudyKey, Trial, TrialsPlan, TrialState, utc
 
@@ -51,12 +50,11 @@ class Studies(Protocol):
         """Delete the study and all its trials, if there are any."""
 
 
-class PostgresStudies:
-    """Studies in Postgres: a schema for each namespace, one storage for each schema."""
+class OptunaStudies:
+    """Studies in Optuna's tables, wherever a `Database` has those of a namespace."""
 
-    def __init__(self, url: URL, tenancy: Tenancy) -> None:
-        self._url = url
-        self._tenancy = tenancy
+    def __init__(self, database: Database) -> None:
+        self._database = database
         self._storages: dict[str, RDBStorage] = {}
         self._studies: dict[StudyKey, OptunaStudy] = {}
         self._importances: dict[StudyKey, tuple[int, dict[str, float]]] = {}
@@ -150,12 +148,10 @@ class PostgresStudies:
             self._importances.pop(key, None)
 
     def _storage(self, namespace: str) -> RDBStorage:
-        schema = naming.database_schema(namespace)
         with self._lock:
-            if schema not in self._storages:
-                self._tenancy.prepare(schema)
-                self._storages[schema] = open_storage(self._url, schema)
-            return self._storages[schema]
+            if namespace not in self._storages:
+                self._storages[namespace] = self._database.open(namespace)
+            return self._storages[namespace]
 
     def _find(self, key: StudyKey) -> OptunaStudy | None:
         storage = self._storage(key.namespace)

@@ -24,16 +24,16 @@ from tuning_operator.database import Tenancy, role_password
 from tuning_operator.errors import DatabaseUnavailable
 from tuning_operator.model import Abandon, Clock, Ending, Requeue, StudyKey, TrialsPlan
 from tuning_operator.settings import CHARTS_ROLE
-from tuning_operator.studies import PostgresStudies
+from tuning_operator.studies import OptunaStudies
 
 KEY = StudyKey("team-a", "digits")
 SIGNING_KEY = "a signing key"
 
 
 @pytest.fixture
-def studies(postgres: URL) -> PostgresStudies:
+def studies(postgres: URL) -> OptunaStudies:
     """The operator's gateway, with one open study."""
-    studies = PostgresStudies(postgres, Tenancy(postgres, signing_key=SIGNING_KEY, charts_password="charts"))
+    studies = OptunaStudies(Tenancy(postgres, signing_key=SIGNING_KEY, charts_password="charts"))
     studies.open(KEY, a_spec())
     return studies
 
@@ -64,7 +64,7 @@ def states(data: StudyData) -> list[TrialState]:
     return [trial.state for trial in data.trials]
 
 
-def test_a_study_is_read_as_the_operator_left_it(studies: PostgresStudies, source: PostgresSource) -> None:
+def test_a_study_is_read_as_the_operator_left_it(studies: OptunaStudies, source: PostgresSource) -> None:
     """Spec, status and clock come from the database, not from the cluster."""
     clock = Clock(12.5, datetime(2026, 1, 1, tzinfo=UTC))
     studies.save(KEY, clock=clock, status=StudyStatus(phase=Phase.RUNNING, message="0 of 10 trials done"))
@@ -74,7 +74,7 @@ def test_a_study_is_read_as_the_operator_left_it(studies: PostgresStudies, sourc
     assert (data.status.phase, data.status.message) == (Phase.RUNNING, "0 of 10 trials done")
 
 
-def test_trials_are_seen_as_they_run_and_end(studies: PostgresStudies, source: PostgresSource, postgres: URL) -> None:
+def test_trials_are_seen_as_they_run_and_end(studies: OptunaStudies, source: PostgresSource, postgres: URL) -> None:
     """The page is live, though trials that have ended are read once."""
     studies.carry_out(KEY, TrialsPlan(add=2))
     study = a_worker(postgres)
@@ -88,9 +88,7 @@ def test_trials_are_seen_as_they_run_and_end(studies: PostgresStudies, source: P
     assert (data.trials[0].value, data.trials[0].intermediate_values) == (0.5, {0: 0.4})
 
 
-def test_lost_and_withdrawn_trials_do_not_count(
-    studies: PostgresStudies, source: PostgresSource, postgres: URL
-) -> None:
+def test_lost_and_withdrawn_trials_do_not_count(studies: OptunaStudies, source: PostgresSource, postgres: URL) -> None:
     """A successor stands for the one, and the other never ran."""
     studies.carry_out(KEY, TrialsPlan(add=2))
     a_worker(postgres).ask()
@@ -102,7 +100,7 @@ def test_lost_and_withdrawn_trials_do_not_count(
     assert ([trial.number for trial in data.trials], data.retried) == ([2], 1)
 
 
-def test_a_failure_is_read_with_its_reason(studies: PostgresStudies, source: PostgresSource, postgres: URL) -> None:
+def test_a_failure_is_read_with_its_reason(studies: OptunaStudies, source: PostgresSource, postgres: URL) -> None:
     """It belongs into the table."""
     studies.carry_out(KEY, TrialsPlan(add=1))
     a_worker(postgres).ask()
@@ -127,10 +125,10 @@ def test_there_is_no(source: PostgresSource, key: StudyKey) -> None:
 
 
 def test_a_namespace_that_was_never_granted_is_absent(
-    studies: PostgresStudies, source: PostgresSource, postgres: URL
+    studies: OptunaStudies, source: PostgresSource, postgres: URL
 ) -> None:
     """Charts were switched on later: its next pass grants it."""
-    PostgresStudies(postgres, Tenancy(postgres, signing_key=SIGNING_KEY, charts_password=None)).open(
+    OptunaStudies(Tenancy(postgres, signing_key=SIGNING_KEY, charts_password=None)).open(
         StudyKey("team-b", "digits"), a_spec()
     )
     assert source.load("team-b", "digits") is None
@@ -139,7 +137,7 @@ def test_a_namespace_that_was_never_granted_is_absent(
 
 
 def test_a_deleted_study_is_gone_and_may_come_back(
-    studies: PostgresStudies, source: PostgresSource, postgres: URL
+    studies: OptunaStudies, source: PostgresSource, postgres: URL
 ) -> None:
     """A new study of the same name has none of the old one's trials."""
     studies.carry_out(KEY, TrialsPlan(add=1))
@@ -152,7 +150,7 @@ def test_a_deleted_study_is_gone_and_may_come_back(
     assert states(loaded(source)) == []
 
 
-def test_what_another_version_has_written_leaves_the_trials(studies: PostgresStudies, source: PostgresSource) -> None:
+def test_what_another_version_has_written_leaves_the_trials(studies: OptunaStudies, source: PostgresSource) -> None:
     """A rolling update must not take the page away."""
     studies.carry_out(KEY, TrialsPlan(add=1))
     study = studies._find(KEY)
@@ -164,7 +162,7 @@ def test_what_another_version_has_written_leaves_the_trials(studies: PostgresStu
 
 
 def test_few_studies_and_schemas_are_kept_in_memory(
-    studies: PostgresStudies, source: PostgresSource, monkeypatch: pytest.MonkeyPatch
+    studies: OptunaStudies, source: PostgresSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever opens many pays in time."""
     monkeypatch.setattr(source_module, "SCHEMAS_KEPT", 1)
@@ -193,7 +191,7 @@ ATTACKS = {
 
 
 @pytest.mark.parametrize("statement", ATTACKS.values(), ids=ATTACKS)
-def test_a_break_in_could_not(studies: PostgresStudies, postgres: URL, statement: str) -> None:
+def test_a_break_in_could_not(studies: OptunaStudies, postgres: URL, statement: str) -> None:
     """The most exposed part has the least to lose."""
     studies.carry_out(KEY, TrialsPlan(add=1))
     schema = naming.database_schema(KEY.namespace)
@@ -207,7 +205,7 @@ def test_a_break_in_could_not(studies: PostgresStudies, postgres: URL, statement
 
 
 def test_a_database_that_is_away_is_said_and_comes_back(
-    studies: PostgresStudies, source: PostgresSource, postgres_server: PostgresServer
+    studies: OptunaStudies, source: PostgresSource, postgres_server: PostgresServer
 ) -> None:
     """No restart is needed."""
     studies.carry_out(KEY, TrialsPlan(add=1))

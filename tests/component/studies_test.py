@@ -19,18 +19,18 @@ from tuning_api.status import Phase, StudyStatus
 from tuning_operator.database import Tenancy, connect_arguments, role_password
 from tuning_operator.errors import DatabaseUnavailable
 from tuning_operator.model import Abandon, Clock, Ending, Requeue, StudyKey, TrialsPlan, TrialState
-from tuning_operator.studies import PostgresStudies
+from tuning_operator.studies import OptunaStudies
 
 KEY = StudyKey("team-a", "digits")
 SIGNING_KEY = "a signing key"
 
 
-def gateway(url: URL) -> PostgresStudies:
-    return PostgresStudies(url, Tenancy(url, signing_key=SIGNING_KEY, charts_password="charts"))
+def gateway(url: URL) -> OptunaStudies:
+    return OptunaStudies(Tenancy(url, signing_key=SIGNING_KEY, charts_password="charts"))
 
 
 @pytest.fixture
-def studies(postgres: URL) -> PostgresStudies:
+def studies(postgres: URL) -> OptunaStudies:
     """A gateway with one open study."""
     studies = gateway(postgres)
     studies.open(KEY, a_spec())
@@ -44,7 +44,7 @@ def worker_storage(postgres: URL, namespace: str = "team-a") -> RDBStorage:
     return RDBStorage(url.render_as_string(hide_password=False), skip_table_creation=True)
 
 
-def states(studies: PostgresStudies) -> list[TrialState]:
+def states(studies: OptunaStudies) -> list[TrialState]:
     record = studies.read(KEY)
     assert record is not None
     return [trial.state for trial in record.trials]
@@ -55,7 +55,7 @@ def test_a_study_that_nobody_opened_does_not_exist(postgres: URL) -> None:
     assert gateway(postgres).read(KEY) is None
 
 
-def test_an_open_study_holds_its_spec_and_follows_it(studies: PostgresStudies) -> None:
+def test_an_open_study_holds_its_spec_and_follows_it(studies: OptunaStudies) -> None:
     """Workers read the spec from the database before each trial."""
     studies.open(KEY, a_spec(maxTrials=77))
     record = studies.read(KEY)
@@ -64,7 +64,7 @@ def test_an_open_study_holds_its_spec_and_follows_it(studies: PostgresStudies) -
     assert (record.stored_spec["maxTrials"], record.trials) == (77, ())
 
 
-def test_waiting_trials_are_added_and_withdrawn(studies: PostgresStudies) -> None:
+def test_waiting_trials_are_added_and_withdrawn(studies: OptunaStudies) -> None:
     """The buffer, and a budget that was lowered."""
     studies.carry_out(KEY, TrialsPlan(add=3))
     record = studies.read(KEY)
@@ -76,7 +76,7 @@ def test_waiting_trials_are_added_and_withdrawn(studies: PostgresStudies) -> Non
     assert (after.trials[2].cancelled, after.trials[2].is_ended) == (True, False)
 
 
-def test_a_lost_trial_is_continued_with_its_parameters(studies: PostgresStudies, postgres: URL) -> None:
+def test_a_lost_trial_is_continued_with_its_parameters(studies: OptunaStudies, postgres: URL) -> None:
     """Mark, fail, continue; doing it twice adds no second successor."""
     studies.carry_out(KEY, TrialsPlan(add=1))
     study = optuna.load_study(study_name=KEY.name, storage=worker_storage(postgres))
@@ -93,7 +93,7 @@ def test_a_lost_trial_is_continued_with_its_parameters(studies: PostgresStudies,
     assert rate == again.suggest_float("learning_rate", 1e-4, 1e-1, log=True)
 
 
-def test_a_trial_that_ended_after_all_keeps_its_result(studies: PostgresStudies, postgres: URL) -> None:
+def test_a_trial_that_ended_after_all_keeps_its_result(studies: OptunaStudies, postgres: URL) -> None:
     """The worker was only thought dead: no successor, no second count."""
     studies.carry_out(KEY, TrialsPlan(add=1))
     study = optuna.load_study(study_name=KEY.name, storage=worker_storage(postgres))
@@ -115,7 +115,7 @@ RUBBISH = {
 }
 
 
-def test_rubbish_that_user_code_wrote_does_not_stop_the_controller(studies: PostgresStudies, postgres: URL) -> None:
+def test_rubbish_that_user_code_wrote_does_not_stop_the_controller(studies: OptunaStudies, postgres: URL) -> None:
     """A worker's role may write any attribute of a trial; what cannot be read counts as not written."""
     studies.carry_out(KEY, TrialsPlan(add=1))
     trial = optuna.load_study(study_name=KEY.name, storage=worker_storage(postgres)).ask()
@@ -127,7 +127,7 @@ def test_rubbish_that_user_code_wrote_does_not_stop_the_controller(studies: Post
     assert (read.owner, read.failure, read.retry_of, read.requeued, read.epochs) == (None, None, None, None, None)
 
 
-def test_a_late_write_of_a_replaced_worker_is_refused(studies: PostgresStudies, postgres: URL) -> None:
+def test_a_late_write_of_a_replaced_worker_is_refused(studies: OptunaStudies, postgres: URL) -> None:
     """Optuna's own fence: ended trials are immutable."""
     studies.carry_out(KEY, TrialsPlan(add=1))
     trial = optuna.load_study(study_name=KEY.name, storage=worker_storage(postgres)).ask()
@@ -138,7 +138,7 @@ def test_a_late_write_of_a_replaced_worker_is_refused(studies: PostgresStudies, 
         trial.report(0.5, 1)
 
 
-def test_an_abandoned_trial_says_why(studies: PostgresStudies, postgres: URL) -> None:
+def test_an_abandoned_trial_says_why(studies: OptunaStudies, postgres: URL) -> None:
     """A failure is read back as it was written."""
     studies.carry_out(KEY, TrialsPlan(add=1))
     optuna.load_study(study_name=KEY.name, storage=worker_storage(postgres)).ask()
@@ -151,7 +151,7 @@ def test_an_abandoned_trial_says_why(studies: PostgresStudies, postgres: URL) ->
     assert (failure, True) == (after.trials[0].failure, after.trials[0].is_ended)
 
 
-def test_clock_and_status_outlive_the_gateway(studies: PostgresStudies, postgres: URL) -> None:
+def test_clock_and_status_outlive_the_gateway(studies: OptunaStudies, postgres: URL) -> None:
     """A restarted operator goes on where the first one was."""
     clock = Clock(12.5, datetime(2026, 1, 1, tzinfo=UTC))
     studies.save(KEY, clock=clock, status=StudyStatus(phase=Phase.RUNNING))
@@ -160,7 +160,7 @@ def test_clock_and_status_outlive_the_gateway(studies: PostgresStudies, postgres
     assert clock == record.clock
 
 
-def test_deleting_leaves_nothing_and_other_studies_alone(studies: PostgresStudies) -> None:
+def test_deleting_leaves_nothing_and_other_studies_alone(studies: OptunaStudies) -> None:
     """DeletionPolicy Delete."""
     other = StudyKey("team-a", "other")
     studies.open(other, a_spec())
@@ -174,7 +174,7 @@ def test_deleting_leaves_nothing_and_other_studies_alone(studies: PostgresStudie
     studies.delete(KEY)  # twice is fine
 
 
-def test_namesakes_in_two_namespaces_are_strangers(studies: PostgresStudies) -> None:
+def test_namesakes_in_two_namespaces_are_strangers(studies: OptunaStudies) -> None:
     """Two schemas, two studies."""
     twin = StudyKey("team-b", "digits")
     studies.open(twin, a_spec())
@@ -198,7 +198,7 @@ ATTACKS = {
 
 
 @pytest.mark.parametrize("statement", ATTACKS.values(), ids=ATTACKS)
-def test_a_worker_may_not(studies: PostgresStudies, postgres: URL, statement: str) -> None:
+def test_a_worker_may_not(studies: OptunaStudies, postgres: URL, statement: str) -> None:
     """User code runs beside these credentials."""
     studies.open(StudyKey("team-b", "theirs"), a_spec())
     engine = worker_storage(postgres).engine
@@ -206,7 +206,7 @@ def test_a_worker_may_not(studies: PostgresStudies, postgres: URL, statement: st
         connection.execute(text(statement))
 
 
-def test_asking_an_empty_queue_creates_no_trial(studies: PostgresStudies, postgres: URL) -> None:
+def test_asking_an_empty_queue_creates_no_trial(studies: OptunaStudies, postgres: URL) -> None:
     """Not even Optuna's own ask() can exceed the budget."""
     study = optuna.load_study(study_name=KEY.name, storage=worker_storage(postgres))
     with pytest.raises(StorageInternalError):
@@ -214,7 +214,7 @@ def test_asking_an_empty_queue_creates_no_trial(studies: PostgresStudies, postgr
     assert states(studies) == []
 
 
-def test_a_worker_can_do_its_work(studies: PostgresStudies, postgres: URL) -> None:
+def test_a_worker_can_do_its_work(studies: OptunaStudies, postgres: URL) -> None:
     """Claim, suggest, report, tell: with TPE, under the least privileges."""
     studies.carry_out(KEY, TrialsPlan(add=12))
     study = optuna.load_study(
@@ -244,7 +244,7 @@ def test_the_charts_role_may_only_read(postgres: URL) -> None:
         connection.execute(text("UPDATE trials SET state = 'FAIL'"))
 
 
-def test_a_wrong_password_is_refused(studies: PostgresStudies, postgres: URL) -> None:
+def test_a_wrong_password_is_refused(studies: OptunaStudies, postgres: URL) -> None:
     """Passwords are checked at all: the tests above would prove nothing otherwise."""
     assert studies.read(KEY) is not None
     url = postgres.set(username="tuning_team_a", password="wrong")
@@ -253,7 +253,7 @@ def test_a_wrong_password_is_refused(studies: PostgresStudies, postgres: URL) ->
 
 
 def test_a_database_that_is_away_is_said_in_its_own_words_and_comes_back(
-    studies: PostgresStudies, postgres_server: PostgresServer
+    studies: OptunaStudies, postgres_server: PostgresServer
 ) -> None:
     """One verdict for every way a connection can die; no restart needed afterwards."""
     postgres_server.stop()

@@ -20,8 +20,8 @@ from tests.support.postgres import PostgresServer
 from tuning_api import contract, naming
 from tuning_api.spec import StudySpec
 from tuning_operator.database import Tenancy, connect_arguments
-from tuning_operator.model import StudyKey
-from tuning_operator.studies import PostgresStudies
+from tuning_operator.model import Ending, Requeue, StudyKey, TrialsPlan
+from tuning_operator.studies import OptunaStudies
 from tuning_trial import __main__ as worker
 from tuning_trial import lightning_runner  # noqa: F401 - imported here, it need not be in each fork
 
@@ -67,9 +67,7 @@ class TrialStudy:
         self._key = StudyKey("team-a", name)
         self._schema = naming.database_schema("team-a")
         database = server.create_database()
-        self._gateway = PostgresStudies(
-            database, tenancy := Tenancy(database, signing_key=_SIGNING_KEY, charts_password=None)
-        )
+        self._gateway = OptunaStudies(tenancy := Tenancy(database, signing_key=_SIGNING_KEY, charts_password=None))
         self._gateway.open(self._key, spec)
         self.url = tenancy.worker_url(self._schema, base=database)
         self.optuna = optuna.load_study(study_name=name, storage=_operators_storage(database, self._schema))
@@ -94,6 +92,13 @@ class TrialStudy:
         storage = self.optuna._storage
         storage.set_trial_user_attr(trial_id, contract.REQUEUED_ATTRIBUTE, "WorkerLost")
         storage.set_trial_state_values(trial_id, state=TrialState.FAIL)
+
+    def requeue(self, number: int) -> int:
+        """Let a successor continue a trial whose worker is gone, as the operator does; its number."""
+        record = self._gateway.read(self._key)
+        assert record is not None
+        self._gateway.carry_out(self._key, TrialsPlan(requeue=(Requeue(record.trials[number], Ending.CRASHED),)))
+        return len(self.trials()) - 1
 
     def environment(self, folder: Path, **changes: str) -> dict[str, str]:
         """The environment of a worker of this study."""

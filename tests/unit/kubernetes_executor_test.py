@@ -164,7 +164,7 @@ FAULTS = {
         {"trial": {"lightning": {"model": {"class_path": "a.B", "init_args": {"x": "${learning_rate}"}}}}},
         "searchSpace has hidden_dim, and nothing uses it: write ${hidden_dim} in trial.lightning, or remove it",
     ),
-    "an unknown field": ({"maxTrails": 3}, "spec.maxTrails: Extra inputs are not permitted"),
+    "an unknown field": ({"maxTrails": 3}, 'unknown field "spec.maxTrails": did you mean maxTrials?'),
     "a wrong type": ({"maxTrials": "many"}, "spec.maxTrials: Input should be a valid integer"),
     "bounds the wrong way round": (
         {"searchSpace": [{"name": "x", "type": "float", "low": 2, "high": 1}]},

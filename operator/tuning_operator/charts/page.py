@@ -4,6 +4,8 @@ The parts that change while a study runs (its summary, its trials) are rendered 
 the JSON that it asks for every few seconds contains them again. So a page reads well without JavaScript, too.
 """
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -12,7 +14,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from tuning_operator.charts.assets import asset_path
+from tuning_operator.charts.assets import asset_path, content, data_url
 from tuning_operator.charts.figures import CHARTS
 from tuning_operator.charts.source import StudyData
 from tuning_operator.charts.summary import Summary, search_space, subject, summary
@@ -61,6 +63,38 @@ def study_page(data: StudyData, *, now: datetime, figures_version: str) -> str:
     )
 
 
+def report_page(data: StudyData, *, now: datetime, figures: Mapping[str, str]) -> str:
+    """The page of a study as one file: what it links to is in it, it draws the figures it was given, and asks nobody.
+
+    Args:
+        data: The study.
+        now: When it was read.
+        figures: As `figures.render` makes them.
+    """
+    said, trials = _said(data, now=now)
+    parts = _live(said, trials)
+    return _render(
+        "report.html",
+        study=said,
+        table=trials,
+        # Rendered and escaped above.
+        summary=Markup(parts.summary),  # noqa: S704
+        rows=Markup(parts.rows),  # noqa: S704
+        space=search_space(data),
+        charts=CHARTS,
+        is_wide=len(trials.names) > MOST_NAMES_OF_A_HALF,
+        figures=_in_a_script(figures),
+        written=f"{now:%Y-%m-%d %H:%M} UTC",
+        root=None,
+    )
+
+
+def _in_a_script(figures: Mapping[str, str]) -> Markup:
+    """JSON that no text in it can end: names and values are people's."""
+    document = "{" + ", ".join(f"{json.dumps(key)}: {figure}" for key, figure in figures.items()) + "}"
+    return Markup(document.replace("<", "\\u003c"))  # noqa: S704
+
+
 def chart_page(data: StudyData, *, now: datetime, figures_version: str, chart: str) -> str:
     """The page of one chart of a study."""
     said = summary(data, now=now)
@@ -99,6 +133,6 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals["asset"] = asset_path
+    environment.globals |= {"asset": asset_path, "content": content, "data_url": data_url}
     environment.filters |= {"duration": duration, "shown": shown}
     return environment

@@ -83,20 +83,7 @@ class PostgresSource:
             self._studies.clear()
 
     def _load(self, namespace: str, study: str) -> StudyData:
-        storage = self._storage(namespace, study)
-        study_id = storage.get_study_id_from_name(study)
-        attributes = storage.get_study_user_attrs(study_id)
-        trials = storage.get_all_trials(study_id, deepcopy=False)
-        return StudyData(
-            namespace=namespace,
-            name=study,
-            directions=tuple(storage.get_study_directions(study_id)),
-            trials=tuple(trial for trial in trials if counts(trial)),
-            retried=sum(_is_lost(trial) for trial in trials),
-            spec=_spec(attributes.get(contract.SPEC_ATTRIBUTE)),
-            status=read_status(attributes.get(contract.STATUS_ATTRIBUTE)),
-            clock=Clock.from_document(attributes.get(contract.CLOCK_ATTRIBUTE)),
-        )
+        return read_study(self._storage(namespace, study), namespace=namespace, study=study)
 
     def _storage(self, namespace: str, study: str) -> _CachedStorage:
         schema = self._schema(naming.database_schema(namespace))
@@ -121,6 +108,27 @@ class PostgresSource:
     def _forget(self, namespace: str, study: str) -> None:
         with self._lock:
             self._studies.pop((namespace, study), None)
+
+
+def read_study(storage: _CachedStorage, *, namespace: str, study: str) -> StudyData:
+    """A study in any storage of Optuna's.
+
+    Raises:
+        KeyError: there is none of that name.
+    """
+    study_id = storage.get_study_id_from_name(study)
+    attributes = storage.get_study_user_attrs(study_id)
+    trials = storage.get_all_trials(study_id, deepcopy=False)
+    return StudyData(
+        namespace=namespace,
+        name=study,
+        directions=tuple(storage.get_study_directions(study_id)),
+        trials=tuple(trial for trial in trials if counts(trial)),
+        retried=sum(_is_lost(trial) for trial in trials),
+        spec=_spec(attributes.get(contract.SPEC_ATTRIBUTE)),
+        status=read_status(attributes.get(contract.STATUS_ATTRIBUTE)),
+        clock=Clock.from_document(attributes.get(contract.CLOCK_ATTRIBUTE)),
+    )
 
 
 def counts(trial: FrozenTrial) -> bool:

@@ -4,12 +4,11 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from pydantic import ValidationError
 from sqlalchemy.engine import URL
 
-from tuning_api import naming
+from tuning_api import manifest, naming
 from tuning_api.contract import ExitCode
-from tuning_api.spec import GROUP, KIND, VERSION, StudySpec
+from tuning_api.spec import GROUP, KIND, VERSION
 from tuning_api.status import Reason, StudyStatus, read_status
 from tuning_operator.cluster import Cluster
 from tuning_operator.database import Tenancy
@@ -93,11 +92,7 @@ class KubernetesExecutor:
 def read_study(document: Document) -> Study:
     """A TuningStudy as a value; a spec that cannot be read becomes a fault in words, never an exception."""
     metadata = document["metadata"]
-    spec, fault = None, None
-    try:
-        spec = StudySpec.model_validate(document.get("spec") or {})
-    except ValidationError as error:
-        fault = "; ".join(_faults(error))
+    spec, fault = manifest.read_spec(document)
     return Study(
         key=StudyKey(metadata["namespace"], metadata["name"]),
         uid=metadata["uid"],
@@ -107,14 +102,6 @@ def read_study(document: Document) -> Study:
         status=read_status(document.get("status")),
         document=document,
     )
-
-
-def _faults(error: ValidationError) -> list[str]:
-    faults = []
-    for item in error.errors(include_url=False, include_input=False):
-        place = ".".join(str(part) for part in ("spec", *item["loc"]))
-        faults.append(f"{place}: {item['msg'].removeprefix('Value error, ')}")
-    return faults
 
 
 def worker_view(job: Document, pods: list[Document]) -> Worker:

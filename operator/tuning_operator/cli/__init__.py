@@ -1,0 +1,1 @@
+"""The command `tuningstudy`: the same manifest without a cluster."""

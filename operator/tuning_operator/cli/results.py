@@ -1,0 +1,168 @@
+"""What a study has found, on standard output."""
+
+import csv
+import io
+import json
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from optuna.trial import TrialState
+from rich.bar import Bar
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from tuning_api.status import Phase
+from tuning_operator.charts.wording import LABELS, duration, shown
+from tuning_operator.cli.views import in_words
+from tuning_operator.local.place import Place
+from tuning_operator.local.progress import Progress, TrialView
+
+BEST_SHOWN = 5
+_STYLES = {
+    TrialState.COMPLETE: "green",
+    TrialState.PRUNED: "yellow",
+    TrialState.FAIL: "red",
+    TrialState.RUNNING: "cyan",
+}
+_UNLIMITED = 10_000
+_WIDTH_OF_FILES = 160
+"""Where standard output is no terminal, whose width rich would take for 80."""
+
+
+def say(words: str) -> None:
+    """A line."""
+    _console().print(Text(words), soft_wrap=True)
+
+
+def _console() -> Console:
+    console = Console()
+    return console if console.is_terminal else Console(width=_WIDTH_OF_FILES)
+
+
+def conclusion(
+    progress: Progress, *, importances: Mapping[str, float], place: Place, report: Path | None, logs: Path
+) -> None:
+    """What a person wants to know when a study has ended."""
+    console = _console()
+    is_complete = progress.phase is Phase.COMPLETE
+    style = "bold green" if is_complete else "bold red"
+    words = f"{progress.message} in {duration(progress.elapsed) or '0 s'}"
+    console.print(Text.assemble((progress.phase.value, style), f"  {words}"), soft_wrap=True)
+    if progress.ranked:
+        console.print()
+        console.print(_fitting_table(console, progress, progress.ranked[:BEST_SHOWN]))
+    if importances:
+        console.print()
+        console.print(_importances(importances))
+    console.print()
+    if report:
+        console.print(Text(f"report:     {report}"), soft_wrap=True)
+    if not is_complete:
+        console.print(Text(f"logs:       {logs}"), soft_wrap=True)
+    if progress.best:
+        config = shlex.join(["tuningstudy", "best", str(place.file), "--config"])
+        console.print(Text(f"train with the best parameters:  {config} > best.yaml"), soft_wrap=True)
+
+
+def _fitting_table(console: Console, progress: Progress, trials: tuple[TrialView, ...]) -> Table:
+    """With a column for each parameter if the terminal is wide enough: half a number is worse than none."""
+    table = trials_table(progress, trials, names=_names(trials))
+    width = Console(width=_UNLIMITED).measure(table).maximum  # a console's own measure ends at its width
+    return table if width <= console.width else trials_table(progress, trials, names=None)
+
+
+def trials_table(progress: Progress, trials: tuple[TrialView, ...], *, names: list[str] | None) -> Table:
+    """Trials as a table.
+
+    Args:
+        progress: the study.
+        trials: those to show.
+        names: the parameters that have a column; None: all of them together have one.
+    """
+    table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="bold")
+    for title in ("trial", progress.metric):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("state", no_wrap=True)
+    for title in ("epochs", "took", *(names or [])):
+        table.add_column(title, justify="right", no_wrap=True)
+    if names is None:
+        table.add_column("parameters")
+    if has_causes := any(trial.failure for trial in trials):
+        table.add_column("cause", overflow="fold", max_width=60)
+    for trial in trials:
+        cells = [Text(str(trial.number)), Text(shown(trial.value) if trial.value is not None else "")]
+        cells += [
+            Text(LABELS[trial.state], _STYLES[trial.state]),
+            Text(str(trial.epochs)),
+            Text(duration(trial.seconds)),
+        ]
+        cells += [Text(shown(trial.params[name]) if name in trial.params else "") for name in names or []]
+        cells += [Text(in_words(trial.params))] if names is None else []
+        cells += [Text(trial.failure.message if trial.failure else "")] if has_causes else []
+        table.add_row(*cells)
+    return table
+
+
+def _names(trials: tuple[TrialView, ...]) -> list[str]:
+    return list(dict.fromkeys(name for trial in trials for name in trial.params))
+
+
+def _importances(importances: Mapping[str, float]) -> Table:
+    table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="bold")
+    table.add_column("importance")
+    table.add_column("", justify="right")
+    table.add_column("", width=24)
+    largest = max(importances.values())
+    for name, share in sorted(importances.items(), key=lambda item: -item[1]):
+        table.add_row(Text(name), f"{share:.0%}", Bar(largest, 0, share, color="green"))
+    return table
+
+
+# Other commands
+
+
+def print_trials(progress: Progress) -> None:
+    """All trials that have started, best first, then the others in the order of their numbers."""
+    ranked = progress.ranked
+    rest = [trial for trial in (*progress.ended, *progress.running) if trial not in ranked]
+    console = _console()
+    console.print(_fitting_table(console, progress, (*ranked, *sorted(rest, key=lambda trial: trial.number))))
+
+
+def csv_of_trials(progress: Progress) -> str:
+    """The same for a spreadsheet: full precision, in the order of their numbers."""
+    trials = sorted((*progress.ended, *progress.running), key=lambda trial: trial.number)
+    names = _names(tuple(trials))
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["trial", "state", progress.metric, *names, "epochs", "seconds", "retry_of", "failure"])
+    for trial in trials:
+        failure = f"{trial.failure.reason}: {trial.failure.message}" if trial.failure else ""
+        params = [trial.params.get(name, "") for name in names]
+        value = "" if trial.value is None else trial.value
+        retry_of = "" if trial.retry_of is None else trial.retry_of
+        fields = [trial.number, LABELS[trial.state], value, *params, trial.epochs, round(trial.seconds, 3)]
+        writer.writerow([*fields, retry_of, failure])
+    return file.getvalue()
+
+
+def best_document(best: TrialView, progress: Progress) -> dict[str, Any]:
+    """The best trial."""
+    return {"trial": best.number, progress.metric: best.value, "params": dict(best.params)}
+
+
+def as_text(document: Mapping[str, Any], *, as_json: bool) -> str:
+    """A document for a person or a program."""
+    if as_json:
+        return json.dumps(document, indent=2) + "\n"
+    return str(yaml.safe_dump(dict(document), sort_keys=False, allow_unicode=True))
+
+
+def headline(best: TrialView, progress: Progress) -> str:
+    """The best trial in one line."""
+    value = f"{best.value:.6g}" if best.value is not None else "none"
+    return f"trial {best.number} of study {progress.name}: {progress.metric} = {value} ({in_words(best.params)})"

@@ -1,0 +1,82 @@
+"""`tuningstudy validate` and `try`: a manifest before it runs.
+
+What its words mean is known here; whether its classes exist and take its arguments, only a process with torch knows.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import typer
+
+from tuning_api import manifest
+from tuning_api.manifest import ManifestError
+from tuning_api.spec import StudySpec
+from tuning_operator.decide import validity
+from tuning_operator.local.errors import BadInputError
+
+TRIAL = (sys.executable, "-m", "tuning_trial")
+
+
+def validate(file: Path) -> int:
+    """Check a manifest, then its model.
+
+    Returns:
+        0 when all is well, 1 when trials would fail.
+
+    Raises:
+        BadInputError: the manifest itself is wrong.
+    """
+    name, spec = _read(file)
+    answer = _ask(["check", "--json", "-"], spec, file=file, capture=True)
+    problems = [json.loads(line)["problem"] for line in answer.stdout.splitlines() if line.startswith("{")]
+    for problem in problems:
+        typer.echo(f"{file}: {problem}", err=True)
+    if answer.returncode and not problems:
+        typer.echo(f"{file}: the model could not be checked:\n{answer.stderr.strip()}", err=True)
+    if not answer.returncode:
+        typer.echo(f"{file}: study {name} is ready to run")
+    return answer.returncode
+
+
+def try_one(file: Path, *, seed: int | None) -> int:
+    """Run one trial in the foreground.
+
+    Returns:
+        0 when it has a result.
+
+    Raises:
+        BadInputError: the manifest is wrong.
+    """
+    _, spec = _read(file)
+    seeded = [] if seed is None else ["--seed", str(seed)]
+    return _ask(["try", "-", *seeded], spec, file=file, capture=False).returncode
+
+
+def _read(file: Path) -> tuple[str, StudySpec]:
+    try:
+        document = manifest.load(file)
+    except ManifestError as error:
+        raise BadInputError(str(error)) from error
+    spec, fault = manifest.read_spec(document)
+    fault = fault or (validity.fault(spec, stored=None) if spec else None)
+    if spec is None or fault:
+        raise BadInputError(f"{file}: {fault}")
+    return manifest.name_of(document), spec
+
+
+def _ask(arguments: list[str], spec: StudySpec, *, file: Path, capture: bool) -> "subprocess.CompletedProcess[str]":
+    """Where `run` would: in the manifest's folder, whose modules are found."""
+    folder = file.absolute().parent
+    path = os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))
+    return subprocess.run(
+        [*TRIAL, *arguments],
+        input=json.dumps(spec.to_document()),
+        env={**os.environ, "PYTHONPATH": path},
+        cwd=folder,
+        text=True,
+        capture_output=capture,
+        check=False,
+    )

@@ -1,0 +1,185 @@
+"""What a person, a log file or a program sees while a study runs.
+
+Progress goes to standard error and results to standard output, so that `> result.txt` keeps the results.
+"""
+
+import json
+import sys
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from optuna.trial import TrialState
+
+from tuning_api.status import Phase, Reason, StudyStatus
+from tuning_operator.charts.wording import LABELS, counted, duration, shown
+from tuning_operator.local.progress import Progress, TrialView
+
+
+class View(Protocol):
+    """Shows a study that runs."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def update(self, progress: Progress) -> None:
+        """Take the study as it is now."""
+
+    def event(self, reason: Reason, message: str, is_warning: bool) -> None:  # noqa: FBT001 - the executor's Listener
+        """Take a transition."""
+
+    def say(self, words: str) -> None:
+        """Tell the person something."""
+
+
+class _Memory:
+    """Which trials were shown; those that had ended before the first look are an earlier run's."""
+
+    def __init__(self) -> None:
+        self._seen: set[int] | None = None
+
+    def news(self, progress: Progress) -> list[tuple[int, TrialView]]:
+        """Trials that have ended since the last look, each with how many had ended with it."""
+        if self._seen is None:
+            self._seen = {trial.number for trial in progress.ended}
+        places = enumerate(progress.ended, start=1)
+        fresh = [(place, trial) for place, trial in places if trial.number not in self._seen]
+        self._seen |= {trial.number for _, trial in fresh}
+        return fresh
+
+
+class PlainView:
+    """A line for each trial that ends: for log files, and for terminals that cannot do more."""
+
+    def __init__(self) -> None:
+        self._memory = _Memory()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def update(self, progress: Progress) -> None:
+        """See `View`."""
+        for finished, trial in self._memory.news(progress):
+            self.say(f"[{finished}/{progress.total}] {ending(trial, progress)}")
+
+    def event(self, reason: Reason, message: str, is_warning: bool) -> None:  # noqa: FBT001
+        """See `View`."""
+        self.say(f"{'warning: ' if is_warning else ''}{message} ({reason})")
+
+    def say(self, words: str) -> None:
+        """See `View`."""
+        print(words, file=sys.stderr, flush=True)  # noqa: T201
+
+
+class JsonView:
+    """A JSON document for each trial that ends and for each transition, on standard output."""
+
+    def __init__(self) -> None:
+        self._memory = _Memory()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def update(self, progress: Progress) -> None:
+        """See `View`."""
+        for finished, trial in self._memory.news(progress):
+            self._write(
+                "trial",
+                trial=trial.number,
+                state=LABELS[trial.state],
+                value=trial.value,
+                params=dict(trial.params),
+                epochs=trial.epochs,
+                seconds=round(trial.seconds, 3),
+                failure=trial.failure.to_document() if trial.failure else None,
+                finished=finished,
+                total=progress.total,
+                best=progress.best.number if progress.best else None,
+            )
+
+    def event(self, reason: Reason, message: str, is_warning: bool) -> None:  # noqa: FBT001
+        """See `View`."""
+        self._write("event", reason=str(reason), message=message, warning=is_warning)
+
+    def say(self, words: str) -> None:
+        """See `View`."""
+        self._write("message", message=words)
+
+    def status(self, status: StudyStatus) -> None:
+        """The last line: the whole status."""
+        self._write("status", status=status.to_document())
+
+    def _write(self, kind: str, **fields: Any) -> None:
+        print(json.dumps({"type": kind} | fields), flush=True)  # noqa: T201
+
+
+class SilentView:
+    """Nobody looks: the terminal is gone."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def update(self, progress: Progress) -> None:
+        """See `View`."""
+
+    def event(self, reason: Reason, message: str, is_warning: bool) -> None:  # noqa: FBT001
+        """See `View`."""
+
+    def say(self, words: str) -> None:
+        """See `View`."""
+
+
+# Words that views share
+
+
+def ending(trial: TrialView, progress: Progress) -> str:
+    """How a trial ended, in one line."""
+    words = f"trial {trial.number} {LABELS[trial.state].lower()}"
+    if trial.failure:
+        return f"{words}: {trial.failure.reason}: {trial.failure.message}"
+    value = f": {progress.metric}={shown(trial.value)}" if trial.value is not None else ""
+    best = " (the best so far)" if progress.best and progress.best.number == trial.number else ""
+    return f"{words}{value}{best}, {epochs(trial)}{duration(trial.seconds)}; {in_words(trial.params)}"
+
+
+def epochs(trial: TrialView) -> str:
+    """How many epochs a trial trained, ready to be followed by its time."""
+    if not trial.epochs:
+        return ""
+    of = f" of {trial.max_epochs}" if trial.max_epochs and trial.state is TrialState.PRUNED else ""
+    return f"{trial.epochs}{of} epochs in " if of or trial.epochs > 1 else "1 epoch in "
+
+
+def in_words(params: Mapping[str, Any]) -> str:
+    """Parameters in one line."""
+    return " ".join(f"{name}={shown(value)}" for name, value in params.items())
+
+
+def counts(progress: Progress) -> list[tuple[str, str]]:
+    """What has become of the trials, each with the style that tells it apart."""
+    states = ((TrialState.COMPLETE, "green"), (TrialState.PRUNED, "yellow"), (TrialState.FAIL, "red"))
+    words = [(f"{progress.count(state)} {LABELS[state].lower()}", style) for state, style in states]
+    if progress.retried:
+        words.append((f"{progress.retried} retried", "dim"))
+    return [*words, (counted(progress.workers, "worker"), "dim")]
+
+
+def what_happens(progress: Progress) -> str:
+    """What a person should know while no trial runs."""
+    if progress.phase in {Phase.COMPLETE, Phase.FAILED, Phase.SUSPENDED} or progress.running:
+        return ""
+    if progress.workers:
+        return f"{counted(progress.workers, 'worker')} starting: torch and the model are being imported"
+    return "no worker runs"

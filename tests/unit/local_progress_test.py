@@ -1,0 +1,165 @@
+"""What a person sees while a study runs without a cluster: a function of its rows."""
+
+import io
+import json
+import math
+
+import pytest
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+from rich.console import Console
+from tests.support.chart_studies import NOW, a_finished_trial, a_search_spec, a_status, a_study_data
+
+from tuning_api import contract
+from tuning_api.status import Phase, Reason, StudyStatus
+from tuning_operator.charts.source import StudyData
+from tuning_operator.cli import live, results
+from tuning_operator.cli.views import JsonView, PlainView, ending, what_happens
+from tuning_operator.local.progress import Progress, progress
+
+PARAMS = {"learning_rate": 0.001, "layers": 2}
+FAILURE = {"reason": "OutOfMemory", "message": "the trial was killed for its memory"}
+
+
+def the_trials() -> tuple[FrozenTrial, ...]:
+    return (
+        a_finished_trial(0, value=0.5, params=PARAMS, attributes={contract.EPOCHS_ATTRIBUTE: 20}),
+        a_finished_trial(1, TrialState.PRUNED, params=PARAMS, intermediate_values={0: 0.1, 1: 0.2}),
+        a_finished_trial(2, TrialState.FAIL, params=PARAMS, attributes={contract.FAILURE_ATTRIBUTE: FAILURE}),
+        a_finished_trial(3, value=0.7, params=PARAMS),
+        a_finished_trial(4, TrialState.RUNNING, params=PARAMS, intermediate_values={0: 0.3, 1: 0.4, 2: 0.35}),
+        a_finished_trial(5, TrialState.WAITING),
+    )
+
+
+def a_progress(data: StudyData | None = None, *, status: StudyStatus | None = None, workers: int = 2) -> Progress:
+    data = data or a_study_data(trials=the_trials(), spec=a_search_spec(maxTrials=10))
+    return progress(data, status=status or StudyStatus(phase=Phase.RUNNING), workers=workers, now=NOW)
+
+
+def drawn(now: Progress, *, width: int = 100, height: int = 30) -> str:
+    console = Console(file=io.StringIO(), width=width, record=True, color_system=None)
+    console.print(live.drawn(now, height=height))
+    return console.export_text()
+
+
+def test_trials_are_told_apart_by_what_became_of_them() -> None:
+    """Ended ones count against the budget, running ones show what they last reported."""
+    now = a_progress()
+    assert [now.count(state) for state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)] == [2, 1, 1]
+    assert (now.total, len(now.ended), now.waiting) == (10, 4, 1)
+    (running,) = now.running
+    assert (running.number, running.epochs, running.value, running.reports) == (4, 3, 0.35, (0.3, 0.4, 0.35))
+
+
+@pytest.mark.parametrize(("direction", "ranked"), [("MAXIMIZE", [3, 0]), ("MINIMIZE", [0, 3])])
+def test_the_best_trial_is_that_of_the_direction(direction: str, ranked: list[int]) -> None:
+    """And an infinite value is none."""
+    infinite = a_finished_trial(9, value=math.inf if direction == "MAXIMIZE" else -math.inf, params=PARAMS)
+    data = a_study_data(trials=(*the_trials(), infinite), directions=(StudyDirection[direction],))
+    assert [trial.number for trial in a_progress(data).ranked] == ranked
+
+
+def test_the_time_left_follows_from_what_trials_took() -> None:
+    """Three complete or pruned trials took a minute each; six are left, for the one worker that has a trial."""
+    assert a_progress().seconds_left == pytest.approx(360, rel=0.01)
+
+
+def test_the_time_left_ends_with_the_timeout() -> None:
+    """Whatever the trials would take."""
+    spec = a_search_spec(maxTrials=10, timeout="10s")
+    assert a_progress(a_study_data(trials=the_trials(), spec=spec)).seconds_left == 0
+
+
+def test_nobody_guesses_from_one_trial() -> None:
+    """The first trial is the slowest."""
+    assert a_progress(a_study_data(trials=the_trials()[:1])).seconds_left is None
+
+
+def test_the_live_view_shows_what_a_person_looks_for() -> None:
+    """Budget, states, the best and each running trial."""
+    text = drawn(a_progress())
+    for words in ("4 of 10 trials", "2 complete · 1 pruned · 1 failed · 2 workers", "about 6 min", "best 0.7"):
+        assert words in text
+    assert "▁█▅" in text.replace("▄", "▅")
+    assert "learning_rate=0.001 layers=2" in text
+
+
+def test_the_live_view_says_why_nothing_moves() -> None:
+    """Importing torch takes long enough to wonder; a fault is told in the condition's words."""
+    idle = a_study_data(trials=the_trials()[:4])
+    assert "2 workers starting: torch and the model are being imported" in drawn(a_progress(idle))
+    trouble = a_status(trouble=Reason.WORKERS_FAILING, message="a worker failed: no module named torch")
+    assert "no module named torch" in drawn(a_progress(status=trouble))
+
+
+def test_the_live_view_fits_a_small_terminal() -> None:
+    """What does not fit would scroll with each redraw."""
+    running = tuple(a_finished_trial(number, TrialState.RUNNING, params=PARAMS) for number in range(50))
+    assert len(drawn(a_progress(a_study_data(trials=running)), width=60, height=24).splitlines()) <= 24
+
+
+def test_names_and_values_are_no_markup() -> None:
+    """A choice may be called [red]."""
+    trial = a_finished_trial(0, value=0.5, params={"activation": "gelu"}, attributes={})
+    trial.params["activation"] = "[bold]x[/nothing]"
+    assert "[bold]x[/nothing]" in drawn(a_progress(a_study_data(trials=(trial,))))
+
+
+def test_a_line_tells_how_a_trial_ended() -> None:
+    """Enough to follow a study in a log file."""
+    now = a_progress()
+    complete, pruned, failed, best = now.ended
+    assert (
+        ending(complete, now) == "trial 0 complete: val_acc=0.5, 20 epochs in 1 min 0 s; learning_rate=0.001 layers=2"
+    )
+    assert ending(pruned, now).startswith("trial 1 pruned: val_acc=0.2, 2 epochs in 1 min 0 s")
+    assert ending(failed, now) == "trial 2 failed: OutOfMemory: the trial was killed for its memory"
+    assert "(the best so far)" in ending(best, now)
+
+
+def test_lines_are_printed_once_and_only_for_this_run(capsys: pytest.CaptureFixture[str]) -> None:
+    """Trials of an earlier run are not told again."""
+    view, trials = PlainView(), the_trials()
+    view.update(a_progress(a_study_data(trials=trials[:2])))
+    for _ in range(2):
+        view.update(a_progress(a_study_data(trials=trials, spec=a_search_spec(maxTrials=10))))
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(" ")[0] for line in lines] == ["[3/10]", "[4/10]"]
+
+
+def test_json_lines_are_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
+    """One document a line, with full precision."""
+    view = JsonView()
+    view.update(a_progress(a_study_data(trials=())))
+    view.update(a_progress())
+    view.event(Reason.BUDGET_SPENT, "done", is_warning=False)
+    documents = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [item["type"] for item in documents] == ["trial"] * 4 + ["event"]
+    assert documents[3] | {"seconds": None} == {
+        "type": "trial",
+        "trial": 3,
+        "state": "Complete",
+        "value": 0.7,
+        "params": PARAMS,
+        "epochs": 0,
+        "seconds": None,
+        "failure": None,
+        "finished": 4,
+        "total": 10,
+        "best": 3,
+    }
+
+
+def test_nothing_happens_in_a_study_that_has_ended() -> None:
+    """No worker runs then, and that is no news."""
+    assert what_happens(a_progress(a_study_data(trials=()), status=StudyStatus(phase=Phase.COMPLETE), workers=0)) == ""
+
+
+def test_a_spreadsheet_gets_every_trial_with_full_precision() -> None:
+    """In the order of their numbers."""
+    lines = results.csv_of_trials(a_progress()).splitlines()
+    assert lines[0] == "trial,state,val_acc,learning_rate,layers,epochs,seconds,retry_of,failure"
+    assert lines[1] == "0,Complete,0.5,0.001,2,20,60.0,,"
+    assert lines[3] == "2,Failed,,0.001,2,0,60.0,,OutOfMemory: the trial was killed for its memory"
+    assert len(lines) == 6
