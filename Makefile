@@ -10,9 +10,12 @@ PACKAGES := -p tuning_api -p tuning_operator -p tuning_trial -p cluster
 STAMP := $(VENV)/.installed
 
 ##@ Use it
-.PHONY: help cluster-demo
+.PHONY: help demo cluster-demo
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-zA-Z0-9_-]+:.*## / {gsub(/\$$\$$/, "$$"); printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(STAMP) ## The digits study on this machine alone, without a cluster: a minute, ending with the report's path
+	@$(BIN)/tuningstudy run manifests/samples/digits.yaml
 
 cluster-demo: $(STAMP) ## The main job: a cluster, the images, the chart, and the digits study from apply to charts
 	@$(RUN) -m cluster demo
@@ -69,7 +72,7 @@ manifests-check: $(STAMP) ## Fail when the generated files are not those that ar
 
 lock: $(STAMP) ## Resolve the dependencies again
 	@set -e; compile="$(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes --no-header --python-version 3.11 pyproject.toml"; \
-	$$compile --extra operator --extra trial --group dev -o requirements/dev.txt; \
+	$$compile --extra local --group dev -o requirements/dev.txt; \
 	for side in operator trial; do $$compile -c requirements/dev.txt --extra $$side -o requirements/$$side.txt; done; \
 	grep -A1000 '^uv==' requirements/dev.txt | awk 'NR > 1 && !/^ / {exit} !/# via/ {print}' > requirements/uv.txt
 
