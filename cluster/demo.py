@@ -75,7 +75,7 @@ def _display() -> Iterator[_Display]:
         return
     columns = (
         TextColumn("{task.fields[phase]}"),
-        BarColumn(),
+        BarColumn(bar_width=20),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("{task.fields[summary]}"),
@@ -116,9 +116,8 @@ def summary(status: Status) -> str:
     trials = status.get("trials")
     if not trials:
         return str(status.get("message", ""))
-    parts = [f"{trials[state]} {state}" for state in ("running", "pruned", "failed")]
-    if best := status.get("best"):
-        parts.append(f"best {best['display']} (trial {best['trial']})")
+    parts = [f"best {best['display']}"] if (best := status.get("best")) else []
+    parts += [f"{trials[state]} {state}" for state in ("running", "pruned", "failed")]
     progressing: Status = next((item for item in status.get("conditions", []) if item["type"] == "Progressing"), {})
     if progressing.get("status") == "False" and status.get("phase") not in TERMINAL:
         parts.append(progressing["message"])

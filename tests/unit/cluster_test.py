@@ -101,8 +101,8 @@ def test_a_layer_that_the_node_has_is_not_moved_again(tmp_path: Path, *, is_move
 STATUSES = {
     "nothing yet": ({}, ""),
     "running": (
-        {"trials": {"running": 2, "pruned": 1, "failed": 0}, "best": {"display": "0.97", "trial": 3}},
-        "2 running, 1 pruned, 0 failed, best 0.97 (trial 3)",
+        {"trials": {"running": 2, "pruned": 1, "failed": 0}, "best": {"display": "0.97"}},
+        "best 0.97, 2 running, 1 pruned, 0 failed",
     ),
     "stuck": (
         {
