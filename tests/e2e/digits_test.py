@@ -135,10 +135,10 @@ def test_the_operator_writes_less_than_once_in_two_trials(digits: Finished, inst
     assert 0 < beside_jobs <= 0.5 * digits.status["trials"]["finished"], dict(counted)
 
 
-def test_every_sample_is_accepted(installed: Installed) -> None:
+def test_every_sample_is_accepted(installed: Installed, research: str) -> None:
     """Word for word, by the API server."""
     for sample in sorted(SAMPLES.glob("*.yaml")):
-        said = installed.kubectl("create", "--dry-run=server", f"--filename={sample}")
+        said = installed.kubectl("create", "--dry-run=server", f"--filename={sample}", f"--namespace={research}")
         assert yaml.safe_load(sample.read_text())["metadata"]["name"] in said
 
 
