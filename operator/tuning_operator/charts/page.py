@@ -46,21 +46,7 @@ def live(data: StudyData, *, now: datetime) -> Live:
 
 def study_page(data: StudyData, *, now: datetime, figures_version: str) -> str:
     """The page of a study."""
-    said, trials = _said(data, now=now)
-    parts = _live(said, trials)
-    return _render(
-        "study.html",
-        study=said,
-        table=trials,
-        # Rendered and escaped above.
-        summary=Markup(parts.summary),  # noqa: S704
-        rows=Markup(parts.rows),  # noqa: S704
-        space=search_space(data),
-        charts=CHARTS,
-        is_wide=len(trials.names) > MOST_NAMES_OF_A_HALF,
-        figures_version=figures_version,
-        root=ROOT,
-    )
+    return _whole("study.html", data, now=now, figures_version=figures_version, root=ROOT)
 
 
 def report_page(data: StudyData, *, now: datetime, figures: Mapping[str, str]) -> str:
@@ -71,10 +57,16 @@ def report_page(data: StudyData, *, now: datetime, figures: Mapping[str, str]) -
         now: When it was read.
         figures: As `figures.render` makes them.
     """
+    written = f"{now:%Y-%m-%d %H:%M} UTC"
+    return _whole("report.html", data, now=now, figures=_in_a_script(figures), written=written, root=None)
+
+
+def _whole(template: str, data: StudyData, *, now: datetime, **own: object) -> str:
+    """A page with all that is known of a study; `own` is what only this template asks for."""
     said, trials = _said(data, now=now)
     parts = _live(said, trials)
     return _render(
-        "report.html",
+        template,
         study=said,
         table=trials,
         # Rendered and escaped above.
@@ -83,9 +75,7 @@ def report_page(data: StudyData, *, now: datetime, figures: Mapping[str, str]) -
         space=search_space(data),
         charts=CHARTS,
         is_wide=len(trials.names) > MOST_NAMES_OF_A_HALF,
-        figures=_in_a_script(figures),
-        written=f"{now:%Y-%m-%d %H:%M} UTC",
-        root=None,
+        **own,
     )
 
 
