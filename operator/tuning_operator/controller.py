@@ -43,7 +43,7 @@ _WARNINGS = frozenset(
 class Pace:
     """How often counts may be written to the status, in seconds; what a person waits for is written at once."""
 
-    status_seconds: float = 15
+    status_seconds: float = 20
 
 
 class Controller:

@@ -18,6 +18,11 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 SAMPLES = Path(__file__).resolve().parent.parent.parent / "manifests" / "samples"
 OPERATOR = f"system:serviceaccount:{release.NAMESPACE}:tuningstudy-operator"
+STATUS_SECONDS = 20
+VERDICTS = 5
+"""Accepted, running, complete, and each of its two workers gone."""
+ONCE_FOR_A_STUDY = 8
+"""A Secret, three events, and Kopf's finalizer and marks."""
 PLOTS = ("optimization-history", "param-importances", "parallel-coordinate", "slice")
 
 Document = dict[str, Any]
@@ -121,8 +126,8 @@ def test_the_report_draws_four_plots_in_a_browser(digits: Finished, installed: I
     page.close()
 
 
-def test_the_operator_writes_less_than_once_in_two_trials(digits: Finished, installed: Installed) -> None:
-    """Beside the Jobs themselves; from the API server's own audit log."""
+def test_the_operators_writes_grow_with_time_and_not_with_trials(digits: Finished, installed: Installed) -> None:
+    """A status in 20 s and one for each verdict, from the API server's own audit log; the rest once for a study."""
     if installed.node is None:
         pytest.skip("the audit log of a cluster of yours is out of reach")
     counted = audit.writes(
@@ -131,8 +136,10 @@ def test_the_operator_writes_less_than_once_in_two_trials(digits: Finished, inst
         namespace=digits.study["metadata"]["namespace"],
         since=digits.began,
     )
+    statuses = counted.pop("update tuningstudies/status")
     beside_jobs = sum(number for what, number in counted.items() if not what.endswith(" jobs"))
-    assert 0 < beside_jobs <= 0.5 * digits.status["trials"]["finished"], dict(counted)
+    assert 0 < statuses <= VERDICTS + digits.status["elapsedSeconds"] / STATUS_SECONDS
+    assert beside_jobs <= ONCE_FOR_A_STUDY, dict(counted)
 
 
 def test_every_sample_is_accepted(installed: Installed, research: str) -> None:

@@ -172,6 +172,14 @@ def test_epochs_saved_are_those_that_pruned_trials_did_not_run() -> None:
     assert (status.epochs_run, status.epochs_saved_by_pruning) == (34, 9)
 
 
+def test_epochs_of_a_running_trial_alone_are_no_change() -> None:
+    """Else a study of long trials would be written as often as its pace allows."""
+    first = status_of(a_snapshot(trials=(a_trial(0, "RUNNING", epochs=1, max_epochs=90),)))
+    later = status_of(a_snapshot(study=a_study(status=first), trials=(a_trial(0, "RUNNING", epochs=2, max_epochs=90),)))
+    assert (first.epochs_run, later.epochs_run) == (1, 2)
+    assert not report.differs(later, first)
+
+
 def test_the_passing_of_time_alone_is_no_change() -> None:
     """Nothing is written when nothing changed."""
     first = status_of(a_snapshot(trials=trials("RUNNING"), workers=(a_worker(owners=("pod-0",)),)))

@@ -132,12 +132,15 @@ def is_urgent(new: StudyStatus, old: StudyStatus) -> bool:
 
 
 def differs(new: StudyStatus, old: StudyStatus) -> bool:
-    """Whether anything but the passing of time has changed."""
-    return _timeless(new) != _timeless(old)
+    """Whether anything has changed but what grows by itself while trials run: times and epochs.
+
+    A study of day-long trials is then written when one of them ends, not as often as its pace allows.
+    """
+    return _without_growth(new) != _without_growth(old)
 
 
-def _timeless(status: StudyStatus) -> StudyStatus:
-    return status.model_copy(update={"elapsed_seconds": None, "compute_seconds": None})
+def _without_growth(status: StudyStatus) -> StudyStatus:
+    return status.model_copy(update={"elapsed_seconds": None, "compute_seconds": None, "epochs_run": None})
 
 
 def best_trial(trials: Iterable[Trial], direction: Direction) -> Trial | None:
