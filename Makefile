@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/python
-PACKAGES := -p tuning_api -p tuning_operator -p tuning_trial -p cluster
+PACKAGES := -p tuning_api -p tuning_operator -p tuning_trial -p cluster -p bench
 STAMP := $(VENV)/.installed
 
 ##@ Use it
@@ -38,6 +38,11 @@ chart: programs ## The Helm chart, rendered
 
 e2e: programs ## Real kubelet, real images, Helm (needs root, or TUNING_TEST_CONTEXT)
 	@$(BIN)/pytest tests/e2e
+
+##@ Measure it
+.PHONY: bench-pruning
+bench-pruning: $(STAMP) ## Epochs and best values with and without the median pruner, five seeds of two tasks: half an hour
+	@$(RUN) -m bench.pruning --output bench-pruning.json
 
 ##@ Change it
 .PHONY: install fmt lint types imports manifests manifests-check lock
