@@ -6,13 +6,12 @@ know better: the keys on the way down, the class, and at the bottom what is wron
 """
 
 import copy
-import difflib
 import functools
 import inspect
 import re
 import traceback
 from argparse import ArgumentError
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
 
@@ -21,7 +20,8 @@ from jsonargparse import Namespace
 from pytorch_lightning.cli import LightningArgumentParser, LRSchedulerTypeTuple
 from torch.optim import Optimizer
 
-from tuning_trial.errors import InvalidConfigError
+from tuning_trial import classes
+from tuning_trial.errors import InvalidConfigError, nearest
 
 _WHERE = "trial.lightning"
 _KEY = re.compile(r'^Parser key "([^"]+)"')
@@ -29,6 +29,8 @@ _CLASS = re.compile(r"^Problem with given class_path '([^']+)'")
 _UNKNOWN_ARGUMENT = re.compile(r"^Option '([^']+)' is not accepted$")
 _UNKNOWN_IN_GROUP = re.compile(r"^Group '([^']+)' does not accept option '([^']+)'$")
 _REQUIRED = re.compile(r"^the following arguments are required: (.+)$")
+_NO_PATH = re.compile(r"^Expected a dot import path string: ([^.]+)$")
+_ANOTHER_CLASS = re.compile(r"^Import path (\S+) does not correspond to a subclass of (\w+)$")
 _EXPECTED = re.compile(r"^Expected an? <class '([^']+)'>\. Got value: (.*)$", re.DOTALL)
 _TOP = ("model", "data", "trainer", "optimizer", "lr_scheduler", "seed_everything")
 
@@ -76,7 +78,21 @@ def explain(error: BaseException) -> str:
         elif (found := _CLASS.match(text)) and found[1] != class_path:
             class_path = found[1]
             keys.append("init_args")
+    if fault := _fault_of_path(causes[-1], class_path):
+        where = keys[:-1] if class_path else keys
+        return f"{'.'.join(where)}.class_path: {fault}"
     return _sentence(causes[-1], where=".".join(keys), class_path=class_path)
+
+
+def _fault_of_path(error: BaseException, class_path: str | None) -> str | None:
+    """What is wrong with a class_path itself."""
+    if class_path and isinstance(error, ImportError | AttributeError):
+        return classes.fault(class_path)
+    if found := _NO_PATH.match(str(error)):
+        return classes.fault(found[1])
+    if found := _ANOTHER_CLASS.match(str(error)):
+        return f"{found[1]} is no {found[2]}"
+    return None
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -90,11 +106,11 @@ def _sentence(error: BaseException, *, where: str, class_path: str | None) -> st
     of_class = f" of {class_path}" if class_path else ""
     if found := _UNKNOWN_ARGUMENT.match(text):
         name = found[1] if class_path else found[1].partition(".")[0]
-        nearest = _nearest(name, _arguments(class_path) if class_path else _TOP)
-        return f"{where} has no argument {name!r}{of_class}{nearest}"
+        meant = nearest(name, _arguments(class_path) if class_path else _TOP)
+        return f"{where} has no argument {name!r}{of_class}{meant}"
     if found := _UNKNOWN_IN_GROUP.match(text):
-        nearest = _nearest(found[2], inspect.signature(pl.Trainer).parameters)
-        return f"{where}.{found[1]} has no argument {found[2]!r}{nearest}"
+        meant = nearest(found[2], inspect.signature(pl.Trainer).parameters)
+        return f"{where}.{found[1]} has no argument {found[2]!r}{meant}"
     if found := _REQUIRED.match(text):
         return f"{where} needs {found[1]}{of_class}"
     if found := _EXPECTED.match(text):
@@ -103,12 +119,6 @@ def _sentence(error: BaseException, *, where: str, class_path: str | None) -> st
         return f"{where}{of_class}: {text.splitlines()[0] if text else type(error).__name__}"
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return f"{where}: importing it raised {type(error).__name__}: {text} ({frame.filename}:{frame.lineno})"
-
-
-def _nearest(name: str, names: Iterable[str]) -> str:
-    known = list(names)
-    nearest = difflib.get_close_matches(name, known, n=1)
-    return f" (did you mean {nearest[0]!r}?)" if nearest else ""
 
 
 def class_of(class_path: str) -> Any:

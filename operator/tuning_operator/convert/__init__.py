@@ -1,0 +1,50 @@
+"""Experiments of other systems as studies. Pure: a document comes in, a manifest with notes goes out."""
+
+from enum import StrEnum
+
+from tuning_api.schema import Document
+from tuning_operator.convert import determined, katib, nni, wandb
+from tuning_operator.convert.draft import Conversion
+from tuning_operator.convert.reading import ConversionError
+
+__all__ = ["Conversion", "ConversionError", "System", "convert", "recognise"]
+
+
+class System(StrEnum):
+    """Where a document comes from."""
+
+    KATIB = "katib"
+    WANDB = "wandb"
+    DETERMINED = "determined"
+    NNI = "nni"
+
+
+_MODULES = {System.KATIB: katib, System.DETERMINED: determined, System.NNI: nni, System.WANDB: wandb}
+
+
+def recognise(document: Document) -> System | None:
+    """The system of a document, by the fields that only that system has."""
+    return next((system for system, module in _MODULES.items() if module.recognises(document)), None)
+
+
+def convert(document: Document, system: System, *, name: str, search_space: Document | None = None) -> Conversion:
+    """The study of a document.
+
+    Args:
+        document: What the system reads.
+        system: The system.
+        name: What the study is called if the document does not say.
+        search_space: What NNI's file with the search space holds, see `nni.search_space_file`.
+
+    Raises:
+        ConversionError: a field is not what that system takes.
+    """
+    match system:
+        case System.KATIB:
+            return katib.convert(document, name=name)
+        case System.WANDB:
+            return wandb.convert(document, name=name)
+        case System.DETERMINED:
+            return determined.convert(document, name=name)
+        case System.NNI:
+            return nni.convert(document, name=name, search_space=search_space)

@@ -1,0 +1,113 @@
+"""Distributions of other systems in Optuna's words: bounds, a step or a logarithm, or choices. Pure."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tuning_api.schema import Document, Scalar
+from tuning_operator.convert.reading import ConversionError
+
+_SIGMAS = 3
+"""How far from its mean a normal distribution is looked at: 99.7 % of it, as Katib does with its bounds."""
+_DIGITS = 6
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """A parameter but for its name, and what it means now that it did not mean before."""
+
+    fields: Document
+    changes: tuple[str, ...] = ()
+
+
+def number(
+    low: float,
+    high: float,
+    *,
+    path: str,
+    whole: bool = False,
+    step: float | None = None,
+    log: bool = False,
+    changes: tuple[str, ...] = (),
+) -> Dimension:
+    """A range of numbers, both bounds included.
+
+    Raises:
+        ConversionError: there is no number in it.
+    """
+    if low > high:
+        raise ConversionError(f"{path}: the lower bound {low:g} is above the upper one {high:g}")
+    if log and low <= 0:
+        log = False
+        changes += (f"a logarithmic scale needs a lower bound above 0, and it is {low:g}: sampled evenly",)
+    if step and step != 1 and log:
+        changes += (f"a logarithmic parameter has no step: {step:g} is left out",)
+    if whole and not all(float(value).is_integer() for value in (low, high, step or 1)):
+        whole = False
+        changes += ("its bounds or its step are no whole numbers: a float",)
+    if log or (whole and step == 1):
+        step = None
+    fields: Document = {"type": "int" if whole else "float", "low": plain(low), "high": plain(high)}
+    fields |= {"step": plain(step)} if step else {}
+    return Dimension(fields | ({"log": True} if log else {}), changes)
+
+
+def quantised(low: float, high: float, step: float, *, path: str, log: bool = False) -> Dimension:
+    """Multiples of a step: whole numbers where bounds and step are."""
+    whole = all(float(value).is_integer() for value in (low, high, step))
+    changes: tuple[str, ...] = ()
+    if not log and not math.isclose(low / step, round(low / step), abs_tol=1e-9):
+        changes = (f"values begin at {low:g}, and need not be multiples of {step:g}",)
+    return number(low, high, path=path, whole=whole, step=step, log=log, changes=changes)
+
+
+def exponents(low: float, high: float, base: float, *, path: str) -> Dimension:
+    """A logarithmic range that was given by the exponents of its bounds."""
+    try:
+        bounds = rounded(base**low), rounded(base**high)
+    except OverflowError:
+        raise ConversionError(f"{path}: {base:g} to the power of {high:g} is no number") from None
+    name = "e" if base == math.e else f"{base:g}"
+    change = (
+        f"bounds were exponents of {name} ({low:g} to {high:g}), now they are values ({bounds[0]:g} to {bounds[1]:g})"
+    )
+    return number(*bounds, path=path, log=True, changes=(change,))
+
+
+def normal(mu: float, sigma: float, *, path: str, step: float | None = None, log: bool = False) -> Dimension:
+    """Optuna has no normal distribution: the range in which nearly all of it lies."""
+    low, high = mu - _SIGMAS * sigma, mu + _SIGMAS * sigma
+    if log:
+        low, high = math.exp(low), math.exp(high)
+    change = (
+        f"Optuna has no {'log-' if log else ''}normal distribution: sampled evenly within three standard deviations"
+    )
+    return number(rounded(low), rounded(high), path=path, step=step, log=log, changes=(change,))
+
+
+def choices(values: Sequence[object], *, path: str, changes: tuple[str, ...] = ()) -> Dimension:
+    """One of some values; lists and mappings become JSON texts, for a database keeps no others.
+
+    Raises:
+        ConversionError: there is none.
+    """
+    if not values:
+        raise ConversionError(f"{path}: there is no value to choose from")
+    if any(not isinstance(value, Scalar) for value in values):
+        changes += ("lists and mappings are JSON texts now: json.loads in the objective",)
+    scalars = [value if isinstance(value, Scalar) else json.dumps(value) for value in values]
+    distinct = {(type(value), value): value for value in scalars}
+    if len(distinct) < len(scalars):
+        changes += ("a value that was there twice is there once",)
+    return Dimension({"type": "categorical", "choices": list(distinct.values())}, changes)
+
+
+def plain(value: float) -> float:
+    """A number as one writes it: 3, not 3.0."""
+    return int(value) if float(value).is_integer() and abs(value) < 10**15 else value
+
+
+def rounded(value: float) -> float:
+    """To as many digits as a person would write."""
+    return float(f"{value:.{_DIGITS}g}")

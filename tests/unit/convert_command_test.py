@@ -1,0 +1,123 @@
+"""`tuningstudy convert` as a person calls it: files in, a manifest and its notes out, and a sentence for each mistake."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from tests.support.builders import a_manifest
+from tests.support.command import Tuningstudy
+
+from tuning_api import manifest
+
+SWEEP = """\
+program: train.py
+method: random
+metric: {name: val_loss, goal: minimize}
+run_cap: 5
+parameters:
+  lr: {distribution: log_uniform, min: -11, max: -2}
+  decay: {values: [1e-5, 1e-6]}
+entity: us
+"""
+SPACE = '{\n\t"lr": {"_type": "uniform", "_value": [0, 1]}\n}'
+NNI = "searchSpaceFile: space.json\ntrialCommand: python3 t.py\ntrialConcurrency: 2\nmaxTrialNumber: 4\ntuner: {name: Random}\n"
+EXPERIMENT = "apiVersion: kubeflow.org/v1beta1\nkind: Experiment\nspec: {}\n"
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Tuningstudy:
+    """The command, in a folder with one file of each kind."""
+    monkeypatch.chdir(tmp_path)
+    for name, text in {"sweep.yaml": SWEEP, "space.json": SPACE, "nni.yml": NNI}.items():
+        Path(name).write_text(text)
+    return Tuningstudy(monkeypatch, capsys)
+
+
+def test_the_manifest_goes_to_standard_output_and_the_notes_to_standard_error(command: Tuningstudy) -> None:
+    """So that it can be piped to kubectl."""
+    code, text, notes = command("convert", "sweep.yaml")
+    study = manifest.find_study(text, source="x")
+    assert (code, study["metadata"]["name"]) == (0, "sweep")
+    assert study["spec"]["searchSpace"][1]["choices"] == [1e-5, 1e-6]
+    titles = [line for line in notes.splitlines() if not line.startswith(" ")]
+    assert [title.split(":")[0] for title in titles] == ["mapped", "changed", "no counterpart, left out", "to decide"]
+    assert "  entity " in notes
+
+
+def test_a_file_is_written_once(command: Tuningstudy) -> None:
+    """A person may have filled it in meanwhile."""
+    assert command("convert", "sweep.yaml", "-o", "study.yaml")[:2] == (0, "")
+    assert manifest.load(Path("study.yaml"))["kind"] == "TuningStudy"
+    code, _, said = command("convert", "sweep.yaml", "-o", "study.yaml")
+    assert (code, "study.yaml is there already" in said) == (2, True)
+    assert command("convert", "sweep.yaml", "-o", "study.yaml", "--force")[0] == 0
+
+
+def test_the_search_space_of_nni_is_read_from_its_file(command: Tuningstudy) -> None:
+    """Beside the configuration, also when it is indented by tabs."""
+    code, text, notes = command("convert", "nni.yml")
+    assert code == 0
+    assert yaml.safe_load(text)["spec"]["searchSpace"] == [{"name": "lr", "type": "float", "low": 0, "high": 1}]
+    assert "space.json.lr" in notes
+
+
+def test_a_study_that_needs_a_correction_is_written_and_said(command: Tuningstudy) -> None:
+    """More GPUs than a pod may ask for: the person chooses."""
+    experiment = {"searcher": {"name": "single", "metric": "loss"}, "resources": {"slots_per_trial": 512}}
+    Path("big.json").write_text(json.dumps(experiment))
+    code, _, said = command("convert", "big.json", "-o", "big.yaml")
+    assert (code, Path("big.yaml").exists()) == (1, True)
+    assert said.splitlines()[-1].startswith("big.yaml cannot run yet: spec.trial.gpus: ")
+
+
+MISTAKES = {
+    "no such file": ("none.yaml", None, "none.yaml: cannot be read: No such file or directory"),
+    "an empty file": ("x.yaml", "", "x.yaml: the file is empty"),
+    "bad YAML": ("x.yaml", "a: [1", "x.yaml:1:6: this is no valid YAML"),
+    "a list": ("x.json", "[1]", "x.json: a mapping is needed, and this is none"),
+    "something else": (
+        "x.yaml",
+        "kind: Pod",
+        "x.yaml: this is no experiment of a known system; say which it is by --from",
+    ),
+    "a study": (
+        "x.yaml",
+        yaml.safe_dump(a_manifest()),
+        "x.yaml: this is a TuningStudy already: tuningstudy validate x.yaml",
+    ),
+    "two experiments": ("x.yaml", f"{EXPERIMENT}---\n{EXPERIMENT}", "x.yaml: has 2 experiments: put each into a file"),
+    "a wrong field": (
+        "x.yaml",
+        "method: grid\nparameters: {a: 3}",
+        "x.yaml: parameters.a: a mapping with value, values",
+    ),
+    "no search space": (
+        "x.yaml",
+        NNI.replace("space.json", "none.json"),
+        "x.yaml: its search space cannot be read: none.json: cannot be read: No such file or directory",
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "text", "words"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_is_answered_with_one_sentence(command: Tuningstudy, name: str, text: str | None, words: str) -> None:
+    """Nothing is written."""
+    if text is not None:
+        Path(name).write_text(text)
+    code, out, said = command("convert", name, "-o", "study.yaml")
+    assert (code, out, Path("study.yaml").exists()) == (2, "", False)
+    assert said.startswith(f"error: {words}"), said
+
+
+def test_a_person_may_say_what_the_file_is(command: Tuningstudy) -> None:
+    """A sweep without a method is one all the same."""
+    Path("x.yaml").write_text("parameters: {lr: {min: 0.1, max: 1.0}}\n")
+    assert command("convert", "x.yaml")[0] == 2
+    assert command("convert", "x.yaml", "--from", "wandb")[0] == 0
+
+
+def test_help_teaches_by_example(command: Tuningstudy) -> None:
+    """As that of each command."""
+    code, said, _ = command("convert", "--help")
+    assert (code, "  tuningstudy convert experiment.yaml -o study.yaml" in said) == (0, True)
