@@ -13,10 +13,11 @@ from typing import Any
 from kubernetes import config
 from kubernetes.client import ApiClient
 from kubernetes.client.exceptions import ApiException
+from kubernetes.client.rest import RESTResponse
 from urllib3.exceptions import HTTPError
 
 from tuning_api.spec import GROUP, PLURAL, VERSION
-from tuning_operator.errors import ClusterUnavailable, Conflict, Refused
+from tuning_operator.errors import ClusterUnavailable, Conflict, Missing, Refused
 from tuning_operator.model import StudyKey
 
 REQUEST_SECONDS = 15
@@ -108,27 +109,84 @@ class Cluster:
         query: Mapping[str, str] | None = None,
         missing_ok: bool = False,
     ) -> Document | None:
-        request = self._client.param_serialize(
-            method,
-            path,
-            query_params=list((query or {}).items()),
-            header_params={"Accept": _JSON, "Content-Type": _JSON},
-            body=body,
-            auth_settings=["BearerToken"],
-        )
         try:
-            response = self._client.call_api(*request, _request_timeout=REQUEST_SECONDS)
-            payload = response.read()
-        except ApiException as error:  # the transport's own: no answer at all, or TLS
-            raise ClusterUnavailable(f"the API server does not answer: {error.reason}") from error
-        except HTTPError as error:
-            raise ClusterUnavailable(f"the API server does not answer: {error}") from error
-        if response.status < HTTPStatus.BAD_REQUEST:
-            document: Document = json.loads(payload)
-            return document
-        if response.status == HTTPStatus.NOT_FOUND and missing_ok:
-            return None
-        raise _error(response.status, _message(payload))
+            response = send(self._client, method, path, body=body, query=query)
+        except Missing:
+            if missing_ok:
+                return None
+            raise
+        document: Document = json.loads(response)
+        return document
+
+
+def send(
+    client: ApiClient,
+    method: str,
+    path: str,
+    *,
+    body: Document | None = None,
+    query: Mapping[str, str] | None = None,
+    content_type: str = _JSON,
+    accept: str = _JSON,
+    seconds: float = REQUEST_SECONDS,
+) -> bytes:
+    """One request, and all of its answer.
+
+    Raises:
+        ClusterUnavailable, Conflict, Refused: see `Cluster`; Missing, which is a Refused, when there is no such thing.
+    """
+    headers = {"Accept": accept, "Content-Type": content_type}
+    response = begin(client, method, path, body=body, query=query, headers=headers, seconds=seconds)
+    payload = read(response)
+    if response.status >= HTTPStatus.BAD_REQUEST:
+        raise error_of(response.status, payload)
+    return payload
+
+
+def begin(
+    client: ApiClient,
+    method: str,
+    path: str,
+    *,
+    headers: Mapping[str, str],
+    body: Document | None = None,
+    query: Mapping[str, str] | None = None,
+    seconds: float | tuple[float, float | None] = REQUEST_SECONDS,
+) -> RESTResponse:
+    """One request, whatever the answer; the answer is not read yet.
+
+    It may take `seconds` in all, or as many for connecting and for each piece of the answer, None for ever.
+
+    Raises:
+        ClusterUnavailable: the API server does not answer.
+    """
+    request = client.param_serialize(
+        method,
+        path,
+        query_params=list((query or {}).items()),
+        header_params=dict(headers),
+        body=body,
+        auth_settings=["BearerToken"],
+    )
+    try:
+        return client.call_api(*request, _request_timeout=seconds)
+    except ApiException as error:  # the transport's own: no answer at all, or TLS
+        raise ClusterUnavailable(f"the API server does not answer: {error.reason}") from error
+    except HTTPError as error:
+        raise ClusterUnavailable(f"the API server does not answer: {error}") from error
+
+
+def read(response: RESTResponse) -> bytes:
+    """The whole of an answer.
+
+    Raises:
+        ClusterUnavailable: it broke off.
+    """
+    try:
+        payload: bytes = response.read()
+    except HTTPError as error:
+        raise ClusterUnavailable(f"the API server does not answer: {error}") from error
+    return payload
 
 
 def connect(context: str | None = None) -> Cluster:
@@ -159,9 +217,11 @@ def _message(payload: bytes) -> str:
         return payload[:300].decode(errors="replace")
 
 
-def _error(status: int, message: str) -> ClusterUnavailable | Conflict | Refused:
+def error_of(status: int, payload: bytes) -> ClusterUnavailable | Conflict | Refused:
+    """What an answer that is none means."""
+    message = _message(payload)
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in _TRY_AGAIN:
         return ClusterUnavailable(f"the API server answers {status}: {message}")
     if status == HTTPStatus.CONFLICT:
         return Conflict(message)
-    return Refused(message)
+    return Missing(message) if status == HTTPStatus.NOT_FOUND else Refused(message)

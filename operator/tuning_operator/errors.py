@@ -7,6 +7,7 @@
     ├── ClusterUnavailable    the API server does not answer, or asks us to wait; tried again on the next pass
     ├── Conflict              somebody else changed the object first; the next pass reads it again
     └── Refused               the API server said no, in words that a person can act on
+        └── Missing           there is no such object
 
 The gateways raise these and nothing else; handlers decide what a verdict means for Kopf.
 """
@@ -30,3 +31,7 @@ class Conflict(TuningError):  # noqa: N818
 
 class Refused(TuningError):  # noqa: N818
     """The API server refused a request for good."""
+
+
+class Missing(Refused):
+    """There is no such object."""

@@ -35,7 +35,7 @@ from tuning_operator.errors import DatabaseUnavailable
 
 KEY = "a signing key"
 PATH = study_path(key=KEY, namespace="research", study="digits")
-PAGES = ("", "data", "figures", *CHARTS)
+PAGES = ("", "data", "figures", "report.html", "trials.json", *CHARTS)
 Client = TestClient[Any, Any]
 
 
@@ -65,7 +65,7 @@ class InWords(Renderer):
 
     async def figures(self, data: StudyData, subject: Subject) -> dict[str, str]:  # noqa: ARG002
         """A sentence in the place of each chart."""
-        return in_words(f"{len(subject.trials)} trials")
+        return in_words(f"{len(subject.trials)} trials", subject)
 
 
 def visit(source: FakeSource, story: Callable[[Client], Awaitable[None]], *, unpack: bool = True) -> None:

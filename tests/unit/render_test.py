@@ -105,9 +105,9 @@ def test_an_interrupted_worker_is_not_a_failure() -> None:
 
 
 def test_user_code_is_mounted_and_importable() -> None:
-    """No image build is needed to try one's own model."""
+    """No image build is needed to try one's own model: modules are keys, a folder with packages is an archive."""
     code = {"code": {"configMapName": "my-code"}}
-    assert environment(**code)["PYTHONPATH"]["value"] == "/opt/tuningstudy/code"
+    assert environment(**code)["PYTHONPATH"]["value"] == "/opt/tuningstudy/code:/opt/tuningstudy/code/code.zip"
     assert {"name": "code", "configMap": {"name": "my-code"}} in pod(**code)["volumes"]
 
 
@@ -119,6 +119,13 @@ def test_checkpoints_lie_on_the_claim_and_workers_know_where() -> None:
     path = environment(**trial)["TUNING_CHECKPOINTS"]["value"]
     assert {"name": "checkpoints", "mountPath": path} in container(**trial)["volumeMounts"]
     assert "TUNING_CHECKPOINTS" not in environment()
+
+
+def test_checkpoints_of_a_folder_lie_where_the_pod_template_mounts_it() -> None:
+    """A file:// URI; percent-encoded where the path is not plain."""
+    trial = {"checkpoints": {"uri": "file:///data/my%20checkpoints", "keep": 1}}
+    assert environment(**trial)["TUNING_CHECKPOINTS"]["value"] == "/data/my checkpoints"
+    assert "checkpoints" not in {volume["name"] for volume in pod(**trial)["volumes"]}
 
 
 def test_the_pod_template_lies_under_ours() -> None:

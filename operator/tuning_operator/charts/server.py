@@ -20,11 +20,12 @@ from sqlalchemy.engine import URL
 
 from tuning_operator.charts import page
 from tuning_operator.charts.assets import assets
-from tuning_operator.charts.figures import CHARTS
+from tuning_operator.charts.figures import charts_of
 from tuning_operator.charts.links import is_signed
 from tuning_operator.charts.renderer import Renderer, figures_version
 from tuning_operator.charts.source import PostgresSource, StudyData, StudySource
 from tuning_operator.charts.summary import subject
+from tuning_operator.charts.trials import trials_json
 from tuning_operator.errors import DatabaseUnavailable
 
 log = logging.getLogger(__name__)
@@ -87,6 +88,8 @@ def create_app(*, source: StudySource, signing_key: str, renderer: Renderer | No
             web.get(prefix.rstrip("/"), _with_slash),
             web.get(prefix + "data", _data),
             web.get(prefix + "figures", _figures),
+            web.get(prefix + "report.html", _report),
+            web.get(prefix + "trials.json", _trials),
             web.get(prefix + "{chart}", _chart),
             web.get("/static/{version}/{name}", _static),
             web.get("/healthz", _alive),
@@ -123,7 +126,7 @@ async def _study(request: web.Request) -> web.Response:
 async def _chart(request: web.Request) -> web.Response:
     data = await _load(request)
     chart = request.match_info["chart"]
-    if chart not in CHARTS:
+    if chart not in charts_of(data.directions):
         raise web.HTTPNotFound
     return _html(page.chart_page(data, now=_now(), figures_version=figures_version(data), chart=chart))
 
@@ -152,6 +155,19 @@ async def _figures(request: web.Request) -> web.Response:
     data = await _load(request)
     figures = await request.app[RENDERER].figures(data, subject(data, now=_now()))
     return _json(request, "{" + ", ".join(f"{json.dumps(key)}: {figure}" for key, figure in figures.items()) + "}")
+
+
+async def _report(request: web.Request) -> web.Response:
+    """The page as one file to keep. It may be megabytes, so it is put together beside the loop."""
+    data, now = await _load(request), _now()
+    figures = await request.app[RENDERER].figures(data, subject(data, now=now))
+    response = _html(await asyncio.to_thread(page.report_page, data, now=now, figures=figures))
+    response.headers["Content-Disposition"] = f'attachment; filename="{data.name}.html"'
+    return response
+
+
+async def _trials(request: web.Request) -> web.Response:
+    return _json(request, trials_json(await _load(request), now=_now()))
 
 
 def _verify(request: web.Request) -> tuple[str, str]:

@@ -10,6 +10,8 @@ from tuning_api.spec import GROUP, KIND, VERSION
 from tuning_operator.model import Study
 
 CODE_PATH = "/opt/tuningstudy/code"
+PYTHON_PATH = f"{CODE_PATH}:{CODE_PATH}/{naming.CODE_ARCHIVE}"
+"""The ConfigMap's files, and the archive among them: Python imports from it, and passes over it where there is none."""
 CHECKPOINTS_PATH = "/var/lib/tuningstudy/checkpoints"
 SCRATCH_PATH = "/tmp/trials"  # noqa: S108 - a volume of the pod's own
 USER_ID = 10001
@@ -151,9 +153,9 @@ def _environment(study: Study) -> list[Document]:
         {"name": "PYTORCH_NVML_BASED_CUDA_CHECK", "value": "1"},
     ]
     if _code(study):
-        environment.append({"name": "PYTHONPATH", "value": CODE_PATH})
-    if _claim(study):
-        environment.append({"name": Env.CHECKPOINTS, "value": CHECKPOINTS_PATH})
+        environment.append({"name": "PYTHONPATH", "value": PYTHON_PATH})
+    if folder := _checkpoints_folder(study):
+        environment.append({"name": Env.CHECKPOINTS, "value": folder})
     if THREADS not in _names_of_users_environment(study):
         environment.append({"name": THREADS, "valueFrom": {"resourceFieldRef": _CPU_LIMIT}})
     return environment
@@ -191,6 +193,12 @@ def _mounts(study: Study) -> list[Document]:
 
 def _code(study: Study) -> str | None:
     return study.spec.trial.code.config_map_name if study.spec and study.spec.trial.code else None
+
+
+def _checkpoints_folder(study: Study) -> str | None:
+    if _claim(study):
+        return CHECKPOINTS_PATH
+    return study.spec.trial.checkpoints.folder if study.spec and study.spec.trial.checkpoints else None
 
 
 def _claim(study: Study) -> str | None:
