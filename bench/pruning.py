@@ -79,7 +79,7 @@ def glosses() -> Document:
     }
     spec["searchSpace"] = [parameter | narrow.get(parameter["name"], {}) for parameter in spec["searchSpace"]]
     lightning = spec["trial"]["lightning"]
-    lightning["data"]["init_args"]["limit"] = 4000
+    lightning["data"]["init_args"] |= {"limit": 4000, "vocab_size": 8000}
     lightning["model"]["init_args"]["vocab_size"] = 8000
     lightning["optimizer"]["init_args"]["fused"] = True
     lightning["trainer"]["max_epochs"] = 8
@@ -102,15 +102,22 @@ def run(task: str, *, seed: int, pruned: bool) -> Study:
     """Run one study to its end.
 
     Raises:
-        subprocess.CalledProcessError: it did not complete.
+        RuntimeError: it did not complete; with the last that it said.
     """
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "study.yaml"
         file.write_text(yaml.safe_dump(with_seed(TASKS[task](), seed=seed, pruned=pruned)))
         command = [sys.executable, "-m", "tuning_operator.cli", "run", str(file), "--no-report"]
-        subprocess.run(
-            [*command, f"--folder={folder}/out"], check=True, stdout=subprocess.DEVNULL, timeout=SECONDS_PER_STUDY
+        said = subprocess.run(
+            [*command, f"--folder={folder}/out"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            timeout=SECONDS_PER_STUDY,
         )
+        if said.returncode:
+            raise RuntimeError(f"{task}, seed {seed}: {said.stdout[-2000:]}")
         status = json.loads((Path(folder) / "out" / "status.json").read_text())
     return Study(
         task=task,

@@ -6,6 +6,7 @@ operator writes.
 """
 
 from enum import IntEnum, StrEnum
+from typing import Any
 
 from pydantic import Field
 
@@ -63,9 +64,41 @@ SEED_ATTRIBUTE = "tuningstudy:seed"
 CANCELLED_ATTRIBUTE = "tuningstudy:cancelled"
 """Trial attribute of a trial that was withdrawn before it ran, since the budget was lowered; does not count as ended."""
 EPOCHS_ATTRIBUTE = "tuningstudy:epochs"
-"""Trial attribute: epochs that were trained, by this trial and by those that it continues."""
+"""Trial attribute: epochs that were trained, by this trial and by those that it continues; of an objective, the steps that it
+reported."""
 MAX_EPOCHS_ATTRIBUTE = "tuningstudy:maxEpochs"
 """Trial attribute: epochs of the whole trial, had it not been pruned."""
+CHECKPOINT_ATTRIBUTE = "tuningstudy:checkpoint"
+"""Trial attribute of a complete trial: what it leaves to be kept, as a path below the place of the checkpoints. It is there
+for as long as the trial is among the study's best (`trial.checkpoints.keep`)."""
+LIMITED_ATTRIBUTE = "tuningstudy:limited"
+"""Trial attribute of a complete trial: the last values of the metrics that spec.constraints is about, by metric. How far they
+are beyond their bounds is in Optuna's own constraints of the trial."""
+COPIED_ATTRIBUTE = "tuningstudy:copiedFrom"
+"""Trial attribute of a trial that was taken over from an earlier study (spec.warmStart): an :class:`Origin`. It teaches the
+sampler, and is in no count."""
+WARM_START_ATTRIBUTE = "tuningstudy:warmStart"
+"""Study attribute, written when all trials of an earlier study were taken over: how many, by the name of that study."""
+GIVEN_ATTRIBUTE = "tuningstudy:given"
+"""Trial attribute of a trial that was given parameters before it started: a :class:`Given`."""
+
+
+class Given(Schema):
+    """Where the parameters of a trial come from that were chosen before it started."""
+
+    entry: dict[str, Any] | None = None
+    """An entry of spec.enqueue, as it was written."""
+    plan: str | None = None
+    """A plan of points, by what it follows from (:func:`tuning_api.space.plan_id`)."""
+    number: int | None = None
+    """Which point of the plan, from 0."""
+
+
+class Origin(Schema):
+    """Where a trial was run that was taken over."""
+
+    study: str
+    trial: int
 
 
 class Owner(Schema):
@@ -86,6 +119,8 @@ class FailureReason(StrEnum):
     """The objective's metric was never logged."""
     NOT_FINITE = "NotFinite"
     """The objective is NaN or infinite; -inf would otherwise be the best of a minimise study."""
+    INVALID_VALUE = "InvalidValue"
+    """The objective returned something that is no number, or another number of values than the study has objectives."""
     TIMED_OUT = "TimedOut"
     """The trial took longer than trial.timeout."""
     OUT_OF_MEMORY = "OutOfMemory"

@@ -26,7 +26,7 @@ COLUMNS = (
     ("Running", "integer", ".status.trials.running", 0),
     ("Pruned", "integer", ".status.trials.pruned", 0),
     ("Failed", "integer", ".status.trials.failed", 0),
-    ("Best", "string", ".status.best.display", 0),
+    ("Best", "string", ".status.bestDisplay", 0),
     ("Age", "date", ".metadata.creationTimestamp", 0),
     ("Workers", "integer", ".status.workers", 1),
     ("Message", "string", ".status.message", 1),

@@ -12,10 +12,13 @@ FINALIZER = "tuningstudy.io/finalizer"
 WORKER_SECRET = "tuningstudy-worker"  # noqa: S105 - the name of a Secret, not a secret
 WORKER_SECRET_KEY = "url"  # noqa: S105
 CONTAINER = "trial"
+CODE_ARCHIVE = "code.zip"
+"""The key of a ConfigMap (spec.trial.code) under which a folder with packages lies; its other keys are modules."""
 CHARTS_ROLE = "tuningstudy_charts"
 """The charts server's role in the database."""
 
 _POSTGRES_LIMIT = 63
+_LABEL_LIMIT = 63
 _JOB_LIMIT = 57
 """A Job's name becomes a label of its pods (63 characters), and a pod's name adds six."""
 
@@ -34,6 +37,13 @@ def worker_labels(*, study: str, uid: str) -> dict[str, str]:
 def worker_selector(*, uid: str) -> str:
     """Label selector that finds a study's Jobs and pods."""
     return f"{LABEL_MANAGED_BY}={MANAGED_BY},{LABEL_STUDY_UID}={uid}"
+
+
+def code_config_map(*, study: str, archive: bytes) -> str:
+    """Name of the ConfigMap of a study's code: other code has another one, so that workers keep what they began with."""
+    digest = hashlib.sha256(study.encode() + b"\0" + archive).hexdigest()[:10]
+    suffix = f"-code-{digest}"
+    return study[: _LABEL_LIMIT - len(suffix)].rstrip("-.") + suffix
 
 
 def database_schema(namespace: str) -> str:

@@ -4,6 +4,7 @@ from enum import StrEnum
 from typing import Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
+from pydantic.alias_generators import to_snake
 
 from tuning_api.schema import Scalar, Schema, kubernetes, rule
 
@@ -104,11 +105,11 @@ class Parameter(Schema):
     type: ParameterType
     """float, int or categorical."""
     low: float | None = None
-    """The smallest value, included (float, int)."""
+    """The smallest value, included (float, int). May be moved while the study runs: start wide, then narrow."""
     high: float | None = None
-    """The largest value, included (float, int)."""
+    """The largest value, included (float, int). May be moved while the study runs."""
     step: float | None = Field(default=None, gt=0)
-    """Only low, low + step, low + 2 step, ... are tried (float, int)."""
+    """Only low, low + step, low + 2 step, ... are tried (float, int). A float needs it for sampler grid and bruteforce."""
     log: bool | None = None
     """Sample on a logarithmic scale: right for learning rates and weight decay."""
     choices: list[Any] | None = Field(default=None, min_length=1, max_length=MAX_CHOICES)
@@ -208,16 +209,19 @@ def _rules_of_options(properties: dict[str, Any]) -> list[dict[str, str]]:
     ]
 
 
-def _with_rules_of_options(schema: dict[str, Any]) -> None:
-    schema |= kubernetes(rules=_rules_of_options(schema["properties"]))
-    for option in schema["properties"].values():
-        option.pop("x-only-for", None)
+def _typed(*rules: dict[str, str]) -> ConfigDict:
+    """The configuration of a choice among algorithms: the rules of its options, and rules of its own."""
+
+    def with_rules(schema: dict[str, Any]) -> None:
+        schema |= kubernetes(rules=[*_rules_of_options(schema["properties"]), *rules])
+        for option in schema["properties"].values():
+            option.pop("x-only-for", None)
+
+    return ConfigDict(json_schema_extra=with_rules)
 
 
 class _Typed(Schema):
     """A choice among algorithms: `type` picks one, and each option says which of them it belongs to."""
-
-    model_config = ConfigDict(json_schema_extra=_with_rules_of_options)
 
     @model_validator(mode="after")
     def _options_fit_the_type(self) -> Self:
@@ -237,18 +241,54 @@ class _Typed(Schema):
 _TPE, _CMAES, _GP, _QMC = SamplerType.TPE, SamplerType.CMAES, SamplerType.GP, SamplerType.QMC
 _NSGA = (SamplerType.NSGA2, SamplerType.NSGA3)
 
+PLANNED = frozenset({SamplerType.GRID, SamplerType.QMC, SamplerType.BRUTEFORCE})
+"""Samplers whose points do not depend on results: the operator plans them, so that parallel workers never share one."""
+EXHAUSTIVE = frozenset({SamplerType.GRID, SamplerType.BRUTEFORCE})
+"""Samplers that try every point of a space, which must therefore have an end."""
+UNCONDITIONAL = frozenset({SamplerType.GRID, SamplerType.QMC, SamplerType.CMAES})
+"""Samplers of Optuna's that know no conditions. NB: cmaes would draw at random from the first trial on that has a parameter
+less than another, or raise."""
+MAX_POINTS = 5_000
+"""The largest space that is tried point by point: with a minute for each it would take three days and a half."""
+
+_ONE_VARIANT = "withMargin, useSeparable and lrAdapt are three variants of cmaes: keep one of them"
+_FEWEST_OF_CMAES = 4
+_TOO_FEW_FOR_CMAES = (
+    f"sampler cmaes needs a populationSize of {_FEWEST_OF_CMAES} at least: it learns from the better half"
+)
+_GROUP_IS_MULTIVARIATE = "group models parameters jointly: set multivariate to true, or remove one of them"
+
 
 class Sampler(_Typed):
     """How the parameters of the next trial are chosen."""
 
+    model_config = _typed(
+        rule(
+            "[has(self.withMargin) && self.withMargin, has(self.useSeparable) && self.useSeparable,"
+            " has(self.lrAdapt) && self.lrAdapt].filter(used, used).size() <= 1",
+            _ONE_VARIANT,
+        ),
+        rule(
+            "!has(self.group) || !self.group || !has(self.multivariate) || self.multivariate",
+            _GROUP_IS_MULTIVARIATE,
+            field_path=".group",
+        ),
+        rule(
+            f"self.type != 'cmaes' || !has(self.populationSize) || self.populationSize >= {_FEWEST_OF_CMAES}",
+            _TOO_FEW_FOR_CMAES,
+            field_path=".populationSize",
+        ),
+    )
+
     type: SamplerType = SamplerType.TPE
     """tpe: learns from finished trials, the default for most studies. random: independent draws, the honest baseline. grid:
-    every combination. qmc: evenly spread. cmaes: continuous spaces, hundreds of trials. gp: few, expensive trials. nsga2,
-    nsga3: several objectives. bruteforce: every combination of a finite, conditional space."""
+    every combination. qmc: evenly spread. cmaes: numeric spaces, hundreds of trials. gp: few, expensive trials. nsga2, nsga3:
+    several objectives, hundreds of trials. bruteforce: every combination of a finite space, with conditions."""
     seed: int | None = Field(default=None, ge=0, le=2**31 - 1)
-    """Makes each trial's draw repeatable: a trial's seed is a function of this and of its number."""
+    """Makes each trial's draw repeatable: a trial's seed is a function of this and of its number. Of grid, qmc and bruteforce
+    it sets the order of the points; left out, the study's name does."""
     n_startup_trials: int | None = Field(default=None, ge=0, json_schema_extra=_only_for(_TPE, _CMAES, _GP))
-    """Random trials before the model is used (tpe: 10)."""
+    """Random trials before the model is used (tpe and gp: 10, cmaes: 1)."""
     n_ei_candidates: int | None = Field(default=None, ge=1, json_schema_extra=_only_for(_TPE))
     """Candidates drawn for each suggestion (24)."""
     multivariate: bool | None = Field(default=None, json_schema_extra=_only_for(_TPE))
@@ -258,38 +298,76 @@ class Sampler(_Typed):
     constant_liar: bool | None = Field(default=None, json_schema_extra=_only_for(_TPE))
     """Keep away from the points that are running now (true)."""
     population_size: int | None = Field(default=None, ge=2, json_schema_extra=_only_for(_CMAES, *_NSGA))
-    """Trials in a generation."""
+    """Trials in a generation (nsga2 and nsga3: 50; cmaes: 4 + 3 ln n for n parameters). maxTrials should be many times that."""
     crossover_prob: float | None = Field(default=None, ge=0, le=1, json_schema_extra=_only_for(*_NSGA))
     """Chance of a crossover (0.9)."""
     mutation_prob: float | None = Field(default=None, ge=0, le=1, json_schema_extra=_only_for(*_NSGA))
     """Chance that a parameter mutates (one over their number)."""
-    dividing_parameter: int | None = Field(default=None, ge=1, json_schema_extra=_only_for(SamplerType.NSGA3))
+    dividing_parameter: int | None = Field(default=None, ge=1, le=20, json_schema_extra=_only_for(SamplerType.NSGA3))
     """Density of the reference points (3)."""
     with_margin: bool | None = Field(default=None, json_schema_extra=_only_for(_CMAES))
-    """Keep a margin on discrete parameters, so that none is fixed too early."""
+    """Keep a margin on int parameters and those with a step, so that none is fixed too early (false)."""
     use_separable: bool | None = Field(default=None, json_schema_extra=_only_for(_CMAES))
-    """Assume independent parameters: better beyond some ten of them."""
+    """Assume independent parameters: better beyond some ten of them (false)."""
     lr_adapt: bool | None = Field(default=None, json_schema_extra=_only_for(_CMAES))
-    """Adapt the learning rate: for noisy or multimodal objectives."""
+    """Adapt the learning rate: for noisy or multimodal objectives (false). Needs a float without step."""
     consider_pruned: bool | None = Field(default=None, json_schema_extra=_only_for(_CMAES))
-    """Learn from pruned trials too."""
+    """Learn from pruned trials too (false)."""
     deterministic_objective: bool | None = Field(default=None, json_schema_extra=_only_for(_GP))
-    """The objective has no noise."""
+    """The objective has no noise (false)."""
     qmc_type: Literal["sobol", "halton"] | None = Field(default=None, json_schema_extra=_only_for(_QMC))
     """The sequence (sobol)."""
     scramble: bool | None = Field(default=None, json_schema_extra=_only_for(_QMC))
-    """Randomise the sequence; every worker needs the same seed."""
-    avoid_premature_stop: bool | None = Field(
-        default=None, json_schema_extra=_only_for(SamplerType.GRID, SamplerType.BRUTEFORCE)
-    )
-    """Go on until every combination has ended, not only started."""
+    """Randomise the sequence by the seed (false)."""
+
+    @model_validator(mode="after")
+    def _options_fit_each_other(self) -> Self:
+        if self.type is SamplerType.CMAES and (self.population_size or _FEWEST_OF_CMAES) < _FEWEST_OF_CMAES:
+            raise ValueError(_TOO_FEW_FOR_CMAES)
+        if sum(map(bool, (self.with_margin, self.use_separable, self.lr_adapt))) > 1:
+            raise ValueError(_ONE_VARIANT)
+        if self.group and self.multivariate is False:
+            raise ValueError(_GROUP_IS_MULTIVARIATE)
+        return self
 
 
 _MEDIAN, _PERCENTILE, _HYPERBAND = PrunerType.MEDIAN, PrunerType.PERCENTILE, PrunerType.HYPERBAND
 _HALVING, _THRESHOLD, _PATIENT = PrunerType.SUCCESSIVE_HALVING, PrunerType.THRESHOLD, PrunerType.PATIENT
 
+_NEEDS = {
+    _PERCENTILE: ("percentile", "percentile, the share of trials that go on: 25 keeps the best quarter"),
+    _HYPERBAND: (
+        "maxResource",
+        "maxResource, the steps of a whole trial: trainer.max_epochs, when each epoch is validated once",
+    ),
+    _PATIENT: ("patience", "patience, the steps without improvement after which it may stop"),
+}
+"""What has no default; `auto` of Optuna's differs from worker to worker, by what each has seen first."""
+_A_THRESHOLD = "pruner threshold needs lower or upper, the bounds that you know"
+_THRESHOLDS_IN_ORDER = "lower must be less than upper"
+_RESOURCES_IN_ORDER = "minResource must not be greater than maxResource"
+_WRAPS_ANOTHER = (
+    "wrapped must decide by itself: not none, and not patient again; without wrapped, patience alone decides"
+)
+
+_PRUNER_RULES = [
+    *(
+        rule(f"self.type != '{kind}' || has(self.{field})", f"pruner {kind} needs {what}")
+        for kind, (field, what) in _NEEDS.items()
+    ),
+    rule("self.type != 'threshold' || has(self.lower) || has(self.upper)", _A_THRESHOLD),
+    rule("!has(self.lower) || !has(self.upper) || self.lower < self.upper", _THRESHOLDS_IN_ORDER, field_path=".lower"),
+    rule(
+        "!has(self.minResource) || !has(self.maxResource) || self.minResource <= self.maxResource",
+        _RESOURCES_IN_ORDER,
+        field_path=".minResource",
+    ),
+]
+
 
 class _Pruner(_Typed):
+    model_config = _typed(*_PRUNER_RULES)
+
     type: PrunerType
     """median: stop what is worse than the median of the earlier trials at the same step, the default. percentile: the same
     with another share. successiveHalving, hyperband: budgets in rungs. threshold: bounds that you know. patient: wait
@@ -307,23 +385,24 @@ class _Pruner(_Typed):
     n_min_trials: int | None = Field(default=None, ge=1, json_schema_extra=_only_for(_MEDIAN, _PERCENTILE))
     """Trials that must have reported the step that is judged (1)."""
     percentile: float | None = Field(default=None, ge=0, le=100, json_schema_extra=_only_for(_PERCENTILE))
-    """The share of trials that go on, in percent."""
+    """The share of trials that go on, in percent: 25 keeps the best quarter. Needed."""
     min_resource: int | None = Field(default=None, ge=1, json_schema_extra=_only_for(_HALVING, _HYPERBAND))
-    """Steps before the first rung."""
+    """Steps before the first rung (1)."""
     max_resource: int | None = Field(default=None, ge=1, json_schema_extra=_only_for(_HYPERBAND))
-    """Steps of a whole trial; needed, since `auto` differs from worker to worker."""
+    """Steps of a whole trial: trainer.max_epochs, when each epoch is validated once. Needed, since Optuna's `auto` differs from
+    worker to worker."""
     reduction_factor: int | None = Field(default=None, ge=2, json_schema_extra=_only_for(_HALVING, _HYPERBAND))
-    """One in this many goes on at each rung."""
+    """One in this many goes on at each rung (successiveHalving: 4, hyperband: 3)."""
     min_early_stopping_rate: int | None = Field(default=None, ge=0, json_schema_extra=_only_for(_HALVING))
-    """Skips the first rungs."""
+    """Skips the first rungs (0)."""
     bootstrap_count: int | None = Field(default=None, ge=0, json_schema_extra=_only_for(_HALVING, _HYPERBAND))
-    """Trials that a rung waits for before it stops any."""
+    """Trials that must have reached a rung before any passes it (0)."""
     lower: float | None = Field(default=None, json_schema_extra=_only_for(_THRESHOLD))
     """Stop a trial that reports less."""
     upper: float | None = Field(default=None, json_schema_extra=_only_for(_THRESHOLD))
     """Stop a trial that reports more."""
     patience: int | None = Field(default=None, ge=0, json_schema_extra=_only_for(_PATIENT))
-    """Steps without improvement before the wrapped pruner may decide."""
+    """Steps without improvement before the wrapped pruner may decide. Needed."""
     min_delta: float | None = Field(default=None, ge=0, json_schema_extra=_only_for(_PATIENT))
     """What counts as an improvement (0)."""
     p_threshold: float | None = Field(default=None, gt=0, lt=1, json_schema_extra=_only_for(PrunerType.WILCOXON))
@@ -331,13 +410,34 @@ class _Pruner(_Typed):
     n_startup_steps: int | None = Field(default=None, ge=0, json_schema_extra=_only_for(PrunerType.WILCOXON))
     """Steps before the first test (2)."""
 
+    @model_validator(mode="after")
+    def _has_what_it_needs(self) -> Self:
+        field, what = _NEEDS.get(self.type, ("type", ""))
+        if getattr(self, to_snake(field)) is None:
+            raise ValueError(f"pruner {self.type} needs {what}")
+        if self.type is _THRESHOLD and self.lower is None and self.upper is None:
+            raise ValueError(_A_THRESHOLD)
+        if self.lower is not None and self.upper is not None and self.lower >= self.upper:
+            raise ValueError(_THRESHOLDS_IN_ORDER)
+        if self.min_resource and self.max_resource and self.min_resource > self.max_resource:
+            raise ValueError(_RESOURCES_IN_ORDER)
+        return self
+
 
 class WrappedPruner(_Pruner):
     """The pruner whose decisions a patient pruner delays."""
+
+    model_config = _typed(*_PRUNER_RULES, rule("!(self.type in ['none', 'patient'])", _WRAPS_ANOTHER))
+
+    @model_validator(mode="after")
+    def _decides(self) -> Self:
+        if self.type in {PrunerType.NONE, PrunerType.PATIENT}:
+            raise ValueError(_WRAPS_ANOTHER)
+        return self
 
 
 class Pruner(_Pruner):
     """Which trials are stopped early."""
 
     wrapped: WrappedPruner | None = Field(default=None, json_schema_extra=_only_for(_PATIENT))
-    """The pruner that decides once patience is over."""
+    """The pruner that decides once patience is over; left out, patience alone decides."""

@@ -6,14 +6,26 @@ API server, and what neither can know becomes the condition InvalidSpec.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from typing import Any, Literal, Self
+from urllib.parse import unquote, urlsplit
 
 from pydantic import ConfigDict, Field, model_validator
 
 from tuning_api.schema import IMMUTABLE, MAX_LIST_ITEMS, Document, Duration, Name, Schema, kubernetes, rule
-from tuning_api.search import Objective, Parameter, Pruner, PrunerType, Sampler
+from tuning_api.search import (
+    EXHAUSTIVE,
+    PLANNED,
+    UNCONDITIONAL,
+    Objective,
+    Parameter,
+    Pruner,
+    PrunerType,
+    Sampler,
+    SamplerType,
+)
+from tuning_api.space import faults_of_point, faults_of_search, size
 
 GROUP = "tuningstudy.io"
 VERSION = "v1alpha1"
@@ -36,16 +48,62 @@ class StopWhen(Schema):
     """Reasons to stop before the budget is spent."""
 
     target: float | None = None
-    """Stop once the best value is at least as good as this."""
+    """Stop once the best value is at least as good as this. Move it, or remove it, to go on."""
     no_improvement_trials: int | None = Field(default=None, ge=1)
-    """Stop once this many trials in a row have ended without a better value."""
+    """Stop once this many trials in a row have ended without a better value (complete, pruned or failed; counted from the
+    first value on). Raise it, or remove it, to go on."""
+
+
+_A_BOUND = "a constraint needs upper or lower"
+_BOUNDS_IN_ORDER = "lower must not be greater than upper"
+
+
+class Constraint(Schema):
+    """What a trial must keep to, or it is no result, however good its value is."""
+
+    model_config = ConfigDict(
+        json_schema_extra=kubernetes(
+            rules=[
+                rule("has(self.upper) || has(self.lower)", _A_BOUND),
+                rule(
+                    "!has(self.upper) || !has(self.lower) || self.lower <= self.upper",
+                    _BOUNDS_IN_ORDER,
+                    field_path=".lower",
+                ),
+            ]
+        )
+    )
+
+    metric: str = Field(min_length=1, max_length=128)
+    """A key of `trainer.callback_metrics`; its last value counts."""
+    upper: float | None = None
+    """The largest value that is allowed."""
+    lower: float | None = None
+    """The smallest value that is allowed."""
+
+    @model_validator(mode="after")
+    def _holds_together(self) -> Self:
+        if self.upper is None and self.lower is None:
+            raise ValueError(f"constraint {self.metric}: {_A_BOUND}")
+        if self.upper is not None and self.lower is not None and self.lower > self.upper:
+            raise ValueError(f"constraint {self.metric}: {_BOUNDS_IN_ORDER}, and {self.lower:g} > {self.upper:g}")
+        return self
+
+    def violations(self, value: float) -> dict[str, float]:
+        """How far a value is beyond each bound, by the name of the rule; 0 or less: it is kept, as Optuna counts."""
+        found: dict[str, float] = {}
+        if self.upper is not None:
+            found[f"{self.metric} <= {self.upper:g}"] = value - self.upper
+        if self.lower is not None:
+            found[f"{self.metric} >= {self.lower:g}"] = self.lower - value
+        return found
 
 
 class Code(Schema):
     """A folder of user code, without an image build."""
 
     config_map_name: Name
-    """A ConfigMap of the namespace whose files are put on PYTHONPATH."""
+    """A ConfigMap of the namespace whose files are put on PYTHONPATH, and so is the archive code.zip among them."""
 
 
 class Checkpoints(Schema):
@@ -65,9 +123,19 @@ class Checkpoints(Schema):
     persistent_volume_claim: Name | None = None
     """A claim of the namespace, mounted into every worker."""
     uri: str | None = Field(default=None, min_length=1, max_length=1024)
-    """A place that fsspec can write to, such as s3://bucket/prefix."""
+    """A folder that all workers share, such as file:///data/checkpoints; trial.podTemplate mounts it. Buckets come later."""
     keep: int = Field(default=0, ge=0, le=1000)
     """How many of the study's best trials keep their checkpoint after their end; 0: it is there to go on from, and removed."""
+
+    @property
+    def folder(self) -> str | None:
+        """The path that a file:// URI means; None of any other place."""
+        parts = urlsplit(self.uri or "")
+        return unquote(parts.path) if parts.scheme == "file" else None
+
+    def location(self, path: str) -> str:
+        """The URI of a file below this place; a claim's as KServe writes it, `pvc://claim/path`."""
+        return f"{self.uri.rstrip('/')}/{path}" if self.uri else f"pvc://{self.persistent_volume_claim}/{path}"
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
@@ -109,7 +177,8 @@ class Trial(Schema):
     objective: str | None = Field(
         default=None, max_length=253, pattern=r"^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*$"
     )
-    """An Optuna objective as package.module:function."""
+    """An Optuna objective as package.module:function: it is called with the trial and returns a value for each of objectives.
+    Its parameters may be in its code, in searchSpace, or in both."""
     image: str | None = Field(default=None, min_length=1, max_length=1024)
     """The image of the workers; default: the chart's trial image."""
     code: Code | None = None
@@ -146,15 +215,49 @@ class WarmStart(Schema):
     """An earlier study to learn from."""
 
     name: Name
-    """A finished study of the same namespace."""
+    """A study of the same namespace. The trials that it has finished are taken over once, when it is first named here."""
 
 
+_ONE_OBJECTIVE_TO_STOP = "stopWhen needs exactly one objective: there is no single best value to watch, remove it"
+_METRICS_OF_LIGHTNING = "constraints need trial.lightning: an objective of your own calls trial.set_constraint"
 _UNCOMPARABLE = "trials with different objectives cannot be compared"
 _ONE_OBJECTIVE_TO_PRUNE = "pruning needs exactly one objective: remove the pruner, or set its type to none"
 _CONDITIONS_NAME_PARAMETERS = rule(
     "self.all(p, !has(p.when) || self.exists(o, o.name == p.when.parameter && o.name != p.name))",
     "when.parameter must name another parameter of the search space",
 )
+
+
+def _for_samplers(samplers: Iterable[SamplerType], condition: str, message: str) -> dict[str, str]:
+    """A rule for studies with one of some samplers."""
+    kinds = sorted(map(str, samplers))
+    return rule(
+        f"!has(self.sampler) || !(self.sampler.type in {kinds}) || {condition}", message, field_path=".sampler.type"
+    )
+
+
+_SAMPLERS_FIT_THE_SPACE = [
+    _for_samplers(
+        PLANNED,
+        "(has(self.searchSpace) && size(self.searchSpace) > 0)",
+        "this sampler takes its points from searchSpace, which is empty: use tpe or random",
+    ),
+    _for_samplers(
+        EXHAUSTIVE,
+        "self.searchSpace.all(p, p.type != 'float' || has(p.step) || (has(p.low) && has(p.high) && p.low == p.high))",
+        "this sampler tries every point, and a float without step has no end of values: give it a step, or use tpe",
+    ),
+    _for_samplers(
+        UNCONDITIONAL,
+        "self.searchSpace.all(p, !has(p.when))",
+        "this sampler knows no conditions: use bruteforce, tpe or random, or remove when",
+    ),
+    _for_samplers(
+        [SamplerType.CMAES],
+        "size(self.objectives) == 1",
+        "sampler cmaes needs exactly one objective: use nsga2 or tpe",
+    ),
+]
 
 
 class StudySpec(Schema):
@@ -169,11 +272,28 @@ class StudySpec(Schema):
                     field_path=".pruner",
                 ),
                 rule(
+                    "size(self.objectives) == 1 || !has(self.stopWhen)",
+                    _ONE_OBJECTIVE_TO_STOP,
+                    field_path=".stopWhen",
+                ),
+                rule(
+                    "!has(self.constraints) || has(self.trial.lightning)",
+                    _METRICS_OF_LIGHTNING,
+                    field_path=".constraints",
+                ),
+                rule(
+                    "has(self.constraints) == has(oldSelf.constraints)"
+                    " && (!has(self.constraints) || self.constraints == oldSelf.constraints)",
+                    "constraints is immutable: the sampler has learned from the bounds as they were, create a new study",
+                    field_path=".constraints",
+                ),
+                rule(
                     "has(self.database) == has(oldSelf.database)"
                     " && (!has(self.database) || self.database == oldSelf.database)",
                     "database is immutable: a study lives in one database, create a new study",
                     field_path=".database",
                 ),
+                *_SAMPLERS_FIT_THE_SPACE,
                 rule(
                     "!has(self.trial.lightning) || (has(self.searchSpace) && size(self.searchSpace) > 0)",
                     "searchSpace needs at least one parameter",
@@ -187,12 +307,18 @@ class StudySpec(Schema):
         min_length=1, max_length=3, json_schema_extra=kubernetes(rules=[_immutable("objectives", _UNCOMPARABLE)])
     )
     """What the study optimises: one objective, or two or three for a Pareto front."""
+    constraints: list[Constraint] | None = Field(
+        default=None, min_length=1, max_length=16, json_schema_extra=kubernetes(list_map_keys=["metric"])
+    )
+    """Bounds that other metrics must keep, such as a latency. A trial that breaks one is infeasible: it counts, the sampler
+    learns from it, and it is never the best."""
     search_space: list[Parameter] = Field(
         default=[],
         max_length=MAX_LIST_ITEMS,
         json_schema_extra=kubernetes(list_map_keys=["name"], rules=[_CONDITIONS_NAME_PARAMETERS]),
     )
-    """The parameters and where to look for their best values. Bounds may be moved while the study runs."""
+    """The parameters and where to look for their best values. Bounds may be moved while the study runs: trials that have not
+    started follow them, and the sampler then learns from the trials that lie within them."""
     sampler: Sampler | None = None
     """How the next parameters are chosen; default: tpe."""
     pruner: Pruner | None = None
@@ -202,19 +328,24 @@ class StudySpec(Schema):
     timeout: Duration | None = None
     """The wall clock of the study while it is not suspended."""
     max_compute_seconds: int | None = Field(default=None, ge=1)
-    """Seconds of all workers together, across preemptions."""
+    """Seconds of all trials together, across preemptions and suspensions: four trials at a time spend four in a second. Raise
+    it to go on."""
     max_failed_trials: int = Field(default=10, ge=1, le=100_000)
     """The study fails once this many trials have failed, and says with which error. Raise it to go on."""
     stop_when: StopWhen | None = None
-    """Reasons to stop early."""
+    """Reasons to stop early; with one objective."""
     parallelism: int = Field(default=1, ge=0, le=1000)
     """Workers at the same time; also set by `kubectl scale`."""
     suspend: bool = False
     """Stop all workers and keep everything; false goes on."""
     enqueue: list[Document] | None = Field(default=None, max_length=MAX_LIST_ITEMS)
-    """Known good points, tried first; parameters that are left out are sampled."""
-    warm_start: list[WarmStart] | None = Field(default=None, max_length=16)
-    """Finished studies of the namespace to learn from."""
+    """Known good points, tried first and once each, also when they are appended while the study runs. Parameters that are left
+    out are sampled. A point that is removed before it started is not tried."""
+    warm_start: list[WarmStart] | None = Field(
+        default=None, max_length=16, json_schema_extra=kubernetes(list_map_keys=["name"])
+    )
+    """Earlier studies of the namespace to learn from: their finished trials that fit the search space teach the sampler and
+    the pruner. They are not counted, and never the best."""
     deletion_policy: DeletionPolicy = DeletionPolicy.RETAIN
     """Retain: the trials stay in the database and a study of the same name resumes them. Delete: they go with the study."""
     trial: Trial
@@ -231,6 +362,12 @@ class StudySpec(Schema):
         return self
 
     @property
+    def most_trials(self) -> int:
+        """maxTrials, or as many as the search space has points where each is tried once. NB: of rows only the budget knows."""
+        points = size(self.search_space) if self.resolved_sampler.type in EXHAUSTIVE else None
+        return self.max_trials if points is None else min(self.max_trials, points)
+
+    @property
     def resolved_sampler(self) -> Sampler:
         """The sampler, with the default where none is given."""
         return self.sampler or Sampler()
@@ -244,18 +381,39 @@ class StudySpec(Schema):
 
 
 def _faults(spec: StudySpec) -> Iterator[str]:
-    names = [parameter.name for parameter in spec.search_space]
-    if duplicates := sorted({name for name in names if names.count(name) > 1}):
-        yield f"searchSpace: two parameters are called {', '.join(duplicates)}"
-    if len(spec.objectives) > 1 and spec.pruner is not None and spec.pruner.type is not PrunerType.NONE:
-        yield _ONE_OBJECTIVE_TO_PRUNE
-    for parameter in spec.search_space:
-        if parameter.when and parameter.when.parameter not in set(names) - {parameter.name}:
-            yield f"parameter {parameter.name}: when.parameter names {parameter.when.parameter}, which is no other parameter"
+    yield from _search_faults(spec)
+    yield from _faults_of_goals(spec)
     if spec.trial.pod_template is not None and not _is_pod_template(spec.trial.pod_template):
         yield "trial.podTemplate must be a PodTemplateSpec: spec.containers is a list in which each has a name (ours: trial)"
     if spec.trial.lightning is not None:
-        yield from _placeholder_faults(spec.trial.lightning, names=names, spec=spec)
+        yield from _placeholder_faults(spec.trial.lightning, spec)
+
+
+def _search_faults(spec: StudySpec) -> Iterator[str]:
+    names = [parameter.name for parameter in spec.search_space]
+    if duplicates := sorted({name for name in names if names.count(name) > 1}):
+        yield f"searchSpace: two parameters are called {', '.join(duplicates)}"
+    for parameter in spec.search_space:
+        if parameter.when and parameter.when.parameter not in set(names) - {parameter.name}:
+            yield f"parameter {parameter.name}: when.parameter names {parameter.when.parameter}, which is no other parameter"
+    yield from faults_of_search(spec.search_space, spec.resolved_sampler, objectives=len(spec.objectives))
+    for index, point in enumerate(spec.enqueue or []):
+        yield from (f"enqueue[{index}] {fault}" for fault in faults_of_point(spec.search_space, point))
+
+
+def _faults_of_goals(spec: StudySpec) -> Iterator[str]:
+    if len(spec.objectives) > 1 and spec.pruner is not None and spec.pruner.type is not PrunerType.NONE:
+        yield _ONE_OBJECTIVE_TO_PRUNE
+    if len(spec.objectives) > 1 and spec.stop_when is not None:
+        yield _ONE_OBJECTIVE_TO_STOP
+    if spec.constraints and spec.trial.lightning is None:
+        yield _METRICS_OF_LIGHTNING
+    limited = [constraint.metric for constraint in spec.constraints or []]
+    if duplicates := sorted({metric for metric in limited if limited.count(metric) > 1}):
+        yield f"constraints: two are about {', '.join(duplicates)}: write its upper and lower as one"
+    earlier = [item.name for item in spec.warm_start or []]
+    if duplicates := sorted({name for name in earlier if earlier.count(name) > 1}):
+        yield f"warmStart: {', '.join(duplicates)} is named twice"
 
 
 def _is_pod_template(template: dict[str, Any]) -> bool:
@@ -270,7 +428,8 @@ def _is_pod_template(template: dict[str, Any]) -> bool:
     )
 
 
-def _placeholder_faults(config: dict[str, Any], *, names: list[str], spec: StudySpec) -> Iterator[str]:
+def _placeholder_faults(config: dict[str, Any], spec: StudySpec) -> Iterator[str]:
+    names = [parameter.name for parameter in spec.search_space]
     if not names:
         yield "searchSpace needs at least one parameter"
     used = placeholders(config)

@@ -8,6 +8,9 @@ from pydantic import Field
 
 from tuning_api.schema import Document, Schema, kubernetes
 
+MOST_OF_FRONT = 20
+"""A status is read by people and stored in etcd; the study's page and the database have the whole front."""
+
 
 class Phase(StrEnum):
     """Where a study is, in one word."""
@@ -43,12 +46,18 @@ class Reason(StrEnum):
     TRIALS_RUNNING = "TrialsRunning"
     # Complete
     BUDGET_SPENT = "BudgetSpent"
+    SEARCH_SPACE_EXHAUSTED = "SearchSpaceExhausted"
     TIMED_OUT = "TimedOut"
+    TARGET_REACHED = "TargetReached"
+    NO_IMPROVEMENT = "NoImprovement"
+    COMPUTE_SPENT = "ComputeSpent"
     # Failed
     TOO_MANY_FAILED_TRIALS = "TooManyFailedTrials"
     # Suspended
     SUSPENDED = "Suspended"
     NOT_SUSPENDED = "NotSuspended"
+    # an event, of no condition
+    WARM_STARTED = "WarmStarted"
     # anything that has not (yet) happened
     NOT_YET = "NotYet"
     ENDED = "Ended"
@@ -94,6 +103,9 @@ class TrialCounts(Schema):
     failed: int = Field(description="Trials that ended with an error")
     running: int = Field(description="Trials that a worker is running")
     waiting: int = Field(description="Trials that wait for a worker")
+    infeasible: int | None = Field(
+        default=None, description="Complete trials that break a constraint; absent where there is none"
+    )
     retried: int = Field(description="Trials that lost their worker and were queued again; they do not count as ended")
 
 
@@ -102,8 +114,8 @@ class BestTrial(Schema):
 
     trial: int = Field(description="The trial's number")
     value: float | None = Field(default=None, description="The objective's value")
-    values: list[float] | None = Field(default=None, description="The objectives' values, of a multi-objective study")
-    display: str = Field(description="The value as `kubectl get` shows it")
+    values: list[float] | None = Field(default=None, description="The objectives' values, where there are several")
+    display: str = Field(description="The value or values, rounded")
     params: Document = Field(description="The trial's parameters")
     checkpoint: str | None = Field(default=None, description="Where the trial's best checkpoint is")
 
@@ -136,15 +148,32 @@ class StudyStatus(Schema):
     workers: int | None = Field(default=None, description="Worker pods that are running")
     selector: str | None = Field(default=None, description="Label selector of the workers, for the scale subresource")
     best: BestTrial | None = None
-    best_trials: list[BestTrial] | None = Field(default=None, description="The Pareto front of a multi-objective study")
+    best_trials: list[BestTrial] | None = Field(
+        default=None,
+        max_length=MOST_OF_FRONT,
+        description=(
+            "The Pareto front of a study with several objectives, from the best of the first one on;"
+            " of a larger front an even choice, with both ends"
+        ),
+    )
+    best_display: str | None = Field(
+        default=None,
+        description="What `kubectl get` shows as the best: a value, or how many trials the Pareto front has",
+    )
     importances: dict[str, float] | None = Field(
-        default=None, description="Share of each parameter in what makes trials differ (PED-ANOVA)"
+        default=None,
+        description="Share of each parameter in what makes trials differ under the first objective (PED-ANOVA)",
     )
     charts: Charts | None = None
     start_time: datetime | None = None
     completion_time: datetime | None = None
     elapsed_seconds: int | None = Field(default=None, description="Wall clock while not suspended")
-    compute_seconds: int | None = Field(default=None, description="Seconds of all trials together")
+    compute_seconds: int | None = Field(
+        default=None, description="Seconds of all trials together, those included that lost their worker"
+    )
+    warm_started: dict[str, int] | None = Field(
+        default=None, description="Trials that were taken over from earlier studies, by study; they are in no count"
+    )
     epochs_run: int | None = None
     epochs_saved_by_pruning: int | None = None
     study: StudyRecord | None = None

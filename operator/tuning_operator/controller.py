@@ -10,14 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from tuning_api.spec import DeletionPolicy
+from tuning_api.spec import DeletionPolicy, StudySpec
 from tuning_api.status import Charts, Condition, ConditionStatus, ConditionType, Reason, StudyStatus
 from tuning_operator import decide
 from tuning_operator.decide import report, validity
 from tuning_operator.errors import Conflict, DatabaseUnavailable, Refused, TuningError
 from tuning_operator.executor import Executor
 from tuning_operator.metrics import Metrics
-from tuning_operator.model import Plan, Snapshot, Study, StudyKey, Trouble
+from tuning_operator.model import Plan, Record, Snapshot, Study, StudyKey, Trouble
 from tuning_operator.studies import Studies
 
 logger = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ class Controller:
             self._report_fault(study, Trouble(Reason.INVALID_SPEC, study.fault or "the spec cannot be read"))
             return
         record = self._studies.read(study.key)
-        if fault := validity.fault(spec, record.stored_spec if record and record.trials else None):
+        if fault := validity.fault(spec, record.stored_spec if record and record.has_trials else None):
             self._report_fault(study, Trouble(Reason.INVALID_SPEC, fault))
             return
         if record is None or record.stored_spec != spec.to_document():
@@ -111,6 +111,9 @@ class Controller:
             record = self._studies.read(study.key)
         if record is None:
             raise DatabaseUnavailable(f"study {study.key.name} vanished while it was being opened")
+        if fault := self._warm_start(study, spec, record):
+            self._report_fault(study, Trouble(Reason.INVALID_SPEC, fault))
+            return
         snapshot = Snapshot(
             now=datetime.now(UTC), study=study, spec=spec, record=record, workers=self._executor.workers(study)
         )
@@ -119,6 +122,24 @@ class Controller:
         status = report.status(snapshot, plan, charts=self._links(study.key), refusal=refusal)
         self._metrics.observe(study.key, snapshot, status)
         self._write(study, status)
+
+    def _warm_start(self, study: Study, spec: StudySpec, record: Record) -> str | None:
+        """Take over the trials of earlier studies that are named for the first time; or why one cannot be found."""
+        for earlier in spec.warm_start or []:
+            if earlier.name in record.warm_started:
+                continue
+            if earlier.name == study.key.name:
+                return "spec.warmStart names the study itself: remove it, for it knows its own trials"
+            taken = self._studies.take_over(study.key, spec, earlier.name)
+            if taken is None:
+                return (
+                    f"spec.warmStart names study {earlier.name}, and none of that name has run in namespace"
+                    f" {study.key.namespace}: run it first, or remove the entry"
+                )
+            message = report.taken_over(taken)
+            logger.info(message, extra={"study": str(study.key)})
+            self._executor.tell(study, reason=Reason.WARM_STARTED, message=message, is_warning=not taken.taken)
+        return None
 
     def _act(self, snapshot: Snapshot, plan: Plan) -> Trouble | None:
         """Carry out a plan: rows first, so that a worker that starts finds something to claim."""

@@ -1,6 +1,7 @@
 """Which parameters matter, told alike by the status and by the study's page."""
 
 import math
+import warnings
 from collections.abc import Iterable
 
 import optuna
@@ -26,4 +27,7 @@ def importances(trials: Iterable[FrozenTrial]) -> dict[str, float]:
     study.add_trials(
         create_trial(value=trial.values[0], params=trial.params, distributions=trial.distributions) for trial in finite
     )
-    return dict(get_param_importances(study, evaluator=PedAnovaImportanceEvaluator()))
+    with warnings.catch_warnings():
+        # Of a branch with few trials: the share is said as it is, and gets better with more of them.
+        warnings.simplefilter("ignore", UserWarning)
+        return dict(get_param_importances(study, evaluator=PedAnovaImportanceEvaluator()))

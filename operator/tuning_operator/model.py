@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from tuning_api.contract import Failure, Owner
+from tuning_api.contract import Failure, Given, Owner
 from tuning_api.spec import StudySpec
 from tuning_api.status import Reason, StudyStatus
 
@@ -49,14 +49,22 @@ class Trial:
     number: int
     state: TrialState
     values: tuple[float, ...] = ()
+    is_feasible: bool = True
+    """It breaks no constraint."""
     params: dict[str, Any] = field(default_factory=dict)
     owner: Owner | None = None
     failure: Failure | None = None
     requeued: str | None = None
     retry_of: int | None = None
     cancelled: bool = False
+    given: Given | None = None
+    """Where its parameters come from, if they were chosen before it started."""
+    fixed: dict[str, Any] = field(default_factory=dict)
+    """The parameters that it was given."""
     epochs: int | None = None
     max_epochs: int | None = None
+    checkpoint: str | None = None
+    """What it left to be kept, as a path below the place of the checkpoints."""
     started: datetime | None = None
     ended: datetime | None = None
 
@@ -165,6 +173,23 @@ class Record:
     clock: Clock
     trials: tuple[Trial, ...]
     importances: dict[str, float] = field(default_factory=dict)
+    warm_started: dict[str, int] = field(default_factory=dict)
+    """Earlier studies whose trials were taken over, and how many; these are not among `trials`."""
+
+    @property
+    def has_trials(self) -> bool:
+        """Whether there is anything that a changed spec could not be compared with."""
+        return bool(self.trials) or any(self.warm_started.values())
+
+
+@dataclass(frozen=True)
+class TakenOver:
+    """What an earlier study has given to a new one."""
+
+    study: str
+    taken: int
+    skipped: dict[str, int] = field(default_factory=dict)
+    """Finished trials that do not fit, by why."""
 
 
 @dataclass(frozen=True)
@@ -206,7 +231,15 @@ class TrialsPlan:
     abandon: tuple[Abandon, ...] = ()
     requeue: tuple[Requeue, ...] = ()
     successors: tuple[Trial, ...] = ()
+    enqueue: tuple[dict[str, Any], ...] = ()
+    """Entries of spec.enqueue to be added."""
     add: int = 0
+    """How many other trials to add; of a planned sampler, the next points of its plan."""
+
+    @property
+    def added(self) -> int:
+        """All waiting trials that are added."""
+        return len(self.successors) + len(self.enqueue) + self.add
 
 
 @dataclass(frozen=True)

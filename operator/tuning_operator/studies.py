@@ -5,6 +5,8 @@ any of the three leaves a row from which the next pass goes on.
 """
 
 import threading
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any, Protocol, TypeVar
 
 import optuna
@@ -19,13 +21,28 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from tuning_api import contract
-from tuning_api.contract import Failure, Owner
+from tuning_api.contract import Failure, Given, Owner
 from tuning_api.schema import Schema
 from tuning_api.spec import StudySpec
 from tuning_api.status import StudyStatus
+from tuning_operator import feasibility, planning, warm_start
 from tuning_operator.database import Database, database_errors
 from tuning_operator.importances import importances
-from tuning_operator.model import Abandon, Clock, Record, Requeue, StudyKey, Trial, TrialsPlan, TrialState, utc
+from tuning_operator.model import (
+    Abandon,
+    Clock,
+    Record,
+    Requeue,
+    StudyKey,
+    TakenOver,
+    Trial,
+    TrialsPlan,
+    TrialState,
+    utc,
+)
+
+_FIXED_PARAMS = "fixed_params"
+"""Optuna's system attribute of a trial with given parameters."""
 
 Model = TypeVar("Model", bound=Schema)
 Value = TypeVar("Value", int, str)
@@ -39,6 +56,9 @@ class Studies(Protocol):
 
     def open(self, key: StudyKey, spec: StudySpec) -> None:
         """Create the study, or make an existing one follow the spec."""
+
+    def take_over(self, key: StudyKey, spec: StudySpec, source: str) -> TakenOver | None:
+        """Copy the finished trials of an earlier study that fit this one, once; None if there is no such study."""
 
     def carry_out(self, key: StudyKey, plan: TrialsPlan) -> None:
         """Change the rows as planned."""
@@ -67,12 +87,13 @@ class OptunaStudies:
             if study is None:
                 return None
             attributes = study._storage.get_study_user_attrs(study._study_id)  # noqa: SLF001
-            trials = study.get_trials(deepcopy=False)
+            trials = [trial for trial in study.get_trials(deepcopy=False) if not warm_start.origin(trial)]
             return Record(
                 stored_spec=attributes.get(contract.SPEC_ATTRIBUTE),
                 clock=Clock.from_document(attributes.get(contract.CLOCK_ATTRIBUTE)),
                 trials=tuple(_trial(item) for item in trials),
                 importances=self._importances_of(key, trials),
+                warm_started=attributes.get(contract.WARM_START_ATTRIBUTE) or {},
             )
 
     def open(self, key: StudyKey, spec: StudySpec) -> None:
@@ -82,6 +103,31 @@ class OptunaStudies:
             study = self._find(key) or self._create(key, spec)
             if study.user_attrs.get(contract.SPEC_ATTRIBUTE) != document:
                 study.set_user_attr(contract.SPEC_ATTRIBUTE, document)
+
+    def take_over(self, key: StudyKey, spec: StudySpec, source: str) -> TakenOver | None:
+        """See `Studies`.
+
+        Each copy is one transaction and says where it is from, so that a crash between two of them leaves a row from which
+        the next pass goes on; the study says so when all are there.
+        """
+        with database_errors():
+            study, earlier = self._require(key), self._earlier(key, source)
+            if earlier is None:
+                return None
+            stored = earlier.user_attrs.get(contract.SPEC_ATTRIBUTE)
+            candidates = warm_start.worth_a_look(earlier.get_trials(deepcopy=False))
+            why_none = warm_start.unlike(spec, stored=stored, directions=earlier.directions)
+            known, skipped = _known_copies(study, source), Counter[str]()
+            for trial in candidates:
+                copied = why_none or warm_start.copy(trial, spec, source=source)
+                if isinstance(copied, str):
+                    skipped[copied] += 1
+                elif trial.number not in known:
+                    study.add_trial(copied)
+            taken = len(candidates) - skipped.total()
+            done = study.user_attrs.get(contract.WARM_START_ATTRIBUTE, {})
+            study.set_user_attr(contract.WARM_START_ATTRIBUTE, done | {source: taken})
+            return TakenOver(source, taken=taken, skipped=dict(skipped))
 
     def carry_out(self, key: StudyKey, plan: TrialsPlan) -> None:
         """See `Studies`."""
@@ -97,8 +143,15 @@ class OptunaStudies:
                 _requeue(study, requeue)
             for lost in (*(item.trial for item in plan.requeue), *plan.successors):
                 _continue(study, lost)
-            for _ in range(plan.add):
-                study.add_trial(create_trial(state=OptunaState.WAITING))
+            if plan.enqueue or plan.add:
+                self._add(key, study, plan)
+
+    def _add(self, key: StudyKey, study: OptunaStudy, plan: TrialsPlan) -> None:
+        """Add waiting trials, each in one transaction that says where its parameters come from."""
+        spec = StudySpec.model_validate(study.user_attrs[contract.SPEC_ATTRIBUTE])
+        rows = tuple(_trial(item) for item in study.get_trials(deepcopy=False) if not warm_start.origin(item))
+        for item in planning.additions(spec, study=key.name, trials=rows, enqueue=plan.enqueue, add=plan.add):
+            study.add_trial(_waiting(item.params, item.given))
 
     def save(self, key: StudyKey, *, clock: Clock | None = None, status: StudyStatus | None = None) -> None:
         """See `Studies`."""
@@ -162,6 +215,16 @@ class OptunaStudies:
                 return None
         return self._studies[key]
 
+    def _earlier(self, key: StudyKey, name: str) -> OptunaStudy | None:
+        """Another study of the namespace, in its tables or, where each study has its own, in those."""
+        if found := self._find(StudyKey(key.namespace, name)):
+            return found
+        elsewhere = self._database.elsewhere(key.namespace, name)
+        try:
+            return optuna.load_study(study_name=name, storage=elsewhere) if elsewhere else None
+        except KeyError:
+            return None
+
     def _require(self, key: StudyKey) -> OptunaStudy:
         study = self._find(key)
         if study is None:
@@ -196,17 +259,27 @@ def _trial(frozen: FrozenTrial) -> Trial:
         number=frozen.number,
         state=TrialState[frozen.state.name],
         values=tuple(frozen.values or ()),
+        is_feasible=not feasibility.broken(frozen),
         params=frozen.params,
         owner=_model(Owner, attributes.get(contract.OWNER_ATTRIBUTE)),
         failure=_model(Failure, attributes.get(contract.FAILURE_ATTRIBUTE)),
         requeued=_of_type(str, attributes.get(contract.REQUEUED_ATTRIBUTE)),
         retry_of=_of_type(int, attributes.get(contract.RETRY_OF_ATTRIBUTE)),
         cancelled=bool(attributes.get(contract.CANCELLED_ATTRIBUTE)),
+        given=_model(Given, attributes.get(contract.GIVEN_ATTRIBUTE)),
+        fixed=fixed if isinstance(fixed := frozen.system_attrs.get(_FIXED_PARAMS), dict) else {},
         epochs=_of_type(int, attributes.get(contract.EPOCHS_ATTRIBUTE)),
         max_epochs=_of_type(int, attributes.get(contract.MAX_EPOCHS_ATTRIBUTE)),
+        checkpoint=_of_type(str, attributes.get(contract.CHECKPOINT_ATTRIBUTE)),
         started=utc(frozen.datetime_start),
         ended=utc(frozen.datetime_complete),
     )
+
+
+def _known_copies(study: OptunaStudy, source: str) -> set[int]:
+    """Numbers of the trials of another study that were taken over already."""
+    origins = map(warm_start.origin, study.get_trials(deepcopy=False))
+    return {origin.trial for origin in origins if origin and origin.study == source}
 
 
 def _model(kind: type[Model], value: object) -> Model | None:
@@ -256,6 +329,12 @@ def _continue(study: OptunaStudy, lost: Trial) -> None:
     storage = study._storage  # noqa: SLF001
     if storage.get_trial(lost.trial_id).state is not OptunaState.FAIL:
         return
-    fixed = {"fixed_params": lost.params} if lost.params else {}
-    attributes = {contract.RETRY_OF_ATTRIBUTE: lost.number}
-    study.add_trial(create_trial(state=OptunaState.WAITING, system_attrs=fixed, user_attrs=attributes))
+    study.add_trial(_waiting(lost.fixed | lost.params, lost.given, retry_of=lost.number))
+
+
+def _waiting(params: Mapping[str, Any], given: Given | None, *, retry_of: int | None = None) -> FrozenTrial:
+    attributes: dict[str, Any] = {contract.GIVEN_ATTRIBUTE: given.to_document()} if given else {}
+    if retry_of is not None:
+        attributes[contract.RETRY_OF_ATTRIBUTE] = retry_of
+    fixed = {_FIXED_PARAMS: dict(params)} if params else {}
+    return create_trial(state=OptunaState.WAITING, system_attrs=fixed, user_attrs=attributes)

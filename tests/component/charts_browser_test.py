@@ -20,11 +20,13 @@ from tests.support.chart_studies import (
     a_status,
     a_study_data,
     hostile_trials,
+    two_objectives,
+    with_a_constraint,
 )
 
 from tuning_api.status import Phase, Reason
 from tuning_operator.charts import server
-from tuning_operator.charts.figures import CHARTS
+from tuning_operator.charts.figures import CHARTS, CHARTS_OF_SEVERAL
 from tuning_operator.charts.links import study_path
 from tuning_operator.charts.source import StudyData
 from tuning_operator.charts.subject import first_value
@@ -345,3 +347,35 @@ def test_names_of_people_run_nothing(visitor: Visitor) -> None:
     page.on("dialog", lambda dialog: visitor.complaints.append(dialog.message))
     assert page.locator("main img, main script, .plot a").count() == 0
     expect(page.locator(".plot[data-chart=param-importances]")).to_contain_text("<img src=x onerror=")
+
+
+@pytest.mark.parametrize("viewport", [WIDE, PHONE], ids=["wide", "phone"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_front_is_drawn_listed_and_marked(visitor: Visitor, viewport: Any, scheme: Any) -> None:
+    """Its chart comes first and is no wider than the window; the table has a column for each objective."""
+    visitor.site.shelf.put("two", two_objectives())
+    page = visitor.open("two", viewport=viewport, color_scheme=scheme)
+    assert page.eval_on_selector_all(".plot", "plots => plots.map(plot => plot.dataset.chart)") == list(
+        CHARTS_OF_SEVERAL
+    )
+    front = subject(two_objectives(), now=NOW).best
+    expect(page.locator(".best .value")).to_contain_text(str(len(front)))
+    expect(page.locator(".best .params")).to_contain_text(f"trial {front[0].number}")
+    expect(page.locator("#trials thead")).to_contain_text("latency")
+    assert page.locator("tr.is-best").count() == len(front)
+    expect(page.locator("main")).to_contain_text("Warm start: learned from 37 trials of digits-wide")
+    assert page.evaluate("document.documentElement.scrollWidth") == viewport["width"]
+    heights = page.eval_on_selector_all(".plot", "plots => plots.slice(0, 2).map(plot => plot.clientHeight)")
+    assert heights[0] == heights[1] > 400
+
+
+def test_what_breaks_a_constraint_is_marked(visitor: Visitor) -> None:
+    """With which one and by how much; its star is somebody else's."""
+    data = with_a_constraint()
+    visitor.site.shelf.put("limited", data)
+    page = visitor.open("limited")
+    broken = subject(data, now=NOW).infeasible[0]
+    row = page.locator(f'#trials tr[data-trial="{broken.number}"]')
+    expect(row).to_contain_text("infeasible breaks latency <= 24 by")
+    assert row.locator(".star").count() == 0
+    expect(page.locator(".goal").first).to_have_text("maximize val_acc, keep latency ≤ 24")

@@ -15,13 +15,13 @@ from optuna.trial import TrialState, create_trial
 from playwright.sync_api import Browser, expect
 from sqlalchemy.engine import URL
 from tests.support.builders import a_manifest
-from tests.support.chart_studies import SPACE, a_search, a_search_spec
+from tests.support.chart_studies import SPACE, TWO, a_search, a_search_of_two, a_search_spec
 
 from tuning_api import contract
 from tuning_api.status import Phase, StudyStatus
 from tuning_operator.charts.figures import CHARTS
 from tuning_operator.cli.__main__ import main
-from tuning_operator.local.database import OneDatabase
+from tuning_operator.local.database import OneDatabase, sqlite_url
 from tuning_operator.local.folder import StudyFolder
 from tuning_operator.local.place import choose
 from tuning_operator.studies import OptunaStudies
@@ -105,6 +105,28 @@ def test_the_configuration_with_the_best_values_is_ready_to_train(finished: Comm
     _, text, _ = finished("best", "digits", "--config")
     params = best_of(finished)["params"]
     assert yaml.safe_load(text) == {"model": {"class_path": "m.M", "init_args": params}}
+
+
+def test_a_front_is_printed_and_one_of_it_is_chosen_by_its_number(command: Command) -> None:
+    """With several objectives there is no single best configuration."""
+    spec = a_search_spec(objectives=TWO)
+    command.write(a_manifest() | {"spec": spec.to_document()})
+    place = choose(Path("digits.yaml"), database=None, folder=None)
+    place.folder.create()
+    place.remember()
+    database = OneDatabase(place.database)
+    OptunaStudies(database).open(place.key, spec)
+    study = optuna.load_study(study_name="digits", storage=database.open("research"))
+    study.add_trials([trial for trial in a_search_of_two(30) if trial.state.is_finished()])
+    front = {trial.number for trial in study.best_trials}
+    database.open("research").engine.dispose()
+    _, text, _ = command("best", "digits")
+    assert text.startswith(f"# the Pareto front of study digits: {len(front)} trials (maximize val_acc, ")
+    assert front == {item["trial"] for item in best_of(command)["front"]}
+    code, _, said = command("best", "digits", "--config")
+    assert (code, "choose one with --trial" in said) == (2, True)
+    code, text, _ = command("best", "digits", "--trial", str(min(front)), "--config")
+    assert (code, text.startswith(f"# trial {min(front)} of study digits: val_acc = ")) == (0, True)
 
 
 def test_trials_are_listed_for_people_and_spreadsheets(finished: Command) -> None:
@@ -270,11 +292,12 @@ def test_a_study_that_is_being_run_is_not_run_twice(command: Command) -> None:
     assert "(tuningstudy run digits.yaml)" in said
 
 
-def test_a_study_in_a_shared_database_is_not_run_from_two_folders(command: Command, postgres: URL) -> None:
+@pytest.mark.parametrize("kind", ["postgres", "sqlite"])
+def test_a_study_in_a_shared_database_is_not_run_from_two_folders(command: Command, postgres: URL, kind: str) -> None:
     """The folder's lock cannot know of the other folder, nor of the other machine."""
-    url = postgres.render_as_string(hide_password=False)
-    with OneDatabase(postgres).held("digits"):
-        code, _, said = command("run", "digits.yaml", "--database", url)
+    shared = postgres if kind == "postgres" else sqlite_url(command.home / "shared.db")
+    with OneDatabase(shared).held("digits"):
+        code, _, said = command("run", "digits.yaml", "--database", shared.render_as_string(hide_password=False))
     assert code == 2
     assert "study digits is being run already, from another folder or machine" in said
     assert str(postgres.password) not in said

@@ -2,8 +2,11 @@
 
 import os
 import signal
+import sqlite3
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,8 @@ from tests.support.local_study import LocalStudy
 from tests.support.wait import wait_until
 
 SAMPLES = Path(__file__).resolve().parent.parent.parent / "manifests" / "samples"
+WHOLE, RESUMED = (0, 1, 2), (0, 1, 1, 2)
+"""The epochs that a trial began: a worker that dies in the second loses that one and not the first."""
 COMPLETE, RUNNING = TrialState.COMPLETE, TrialState.RUNNING
 
 
@@ -89,7 +94,7 @@ KILLS: dict[str, tuple[Callable[[LocalStudy, int], None], int, int]] = {
 def test_whatever_is_killed_the_budget_is_exact(
     study: LocalStudy, kill: Callable[[LocalStudy, int], None], workers: int, lost: int
 ) -> None:
-    """No trial stays RUNNING, none is counted twice, and a worker that outlived its runner is kept."""
+    """No trial stays RUNNING, none is counted twice or begun again, and a worker that outlived its runner is kept."""
     study.write(parallelism=workers)
     run = study.start("--no-report")
     study.wait_for_trials(workers)
@@ -104,6 +109,7 @@ def test_whatever_is_killed_the_budget_is_exact(
     assert study.finish(run) == 0, study.said
     assert study.states() == {COMPLETE: 5}
     assert (study.data().retried, study.status()["trials"]["retried"]) == (lost, lost)
+    assert study.epochs() == Counter({WHOLE: 5 - lost, RESUMED: lost})
 
 
 def test_ctrl_c_queues_the_trials_again_and_says_how_to_go_on(study: LocalStudy) -> None:
@@ -120,6 +126,7 @@ def test_ctrl_c_queues_the_trials_again_and_says_how_to_go_on(study: LocalStudy)
     assert study.finish(study.start("--no-report")) == 0, study.said
     assert study.states() == {COMPLETE: 5}
     assert study.status()["trials"]["retried"] == 1
+    assert study.epochs() == Counter({WHOLE: 4, RESUMED: 1})
 
 
 def test_a_second_ctrl_c_does_not_wait(study: LocalStudy) -> None:
@@ -136,6 +143,22 @@ def test_a_second_ctrl_c_does_not_wait(study: LocalStudy) -> None:
     assert run.wait(30) == 130
     assert time.monotonic() - begun < 10
     assert RUNNING not in study.states()
+
+
+def test_a_database_that_somebody_holds_is_waited_for_and_the_wait_can_be_ended(study: LocalStudy) -> None:
+    """A study that had ended is not called complete then: its budget was raised, and nobody knows what is in there."""
+    study.write(maxTrials=1, parallelism=1)
+    assert study.finish(study.start("--no-report")) == 0, study.said
+    study.write(maxTrials=2, parallelism=1)
+    with closing(sqlite3.connect(study.folder.database, isolation_level=None)) as somebody:
+        somebody.execute("BEGIN EXCLUSIVE")
+        run = study.start("--no-report")
+        wait_until(lambda: study.said, lambda said: "database is locked" in said, seconds=90, what="the run waits")
+        os.kill(run.pid, signal.SIGINT)
+        assert run.wait(90) == 130
+    assert "interrupted while the database is away" in study.said
+    assert study.finish(study.start("--no-report")) == 0, study.said
+    assert study.states() == {COMPLETE: 2}
 
 
 def test_a_model_that_cannot_be_built_fails_the_study(study: LocalStudy) -> None:

@@ -14,6 +14,7 @@ Document = dict[str, Any]
 LEARNING_RATE = {"name": "learning_rate", "type": "float", "low": 1e-4, "high": 1e-1, "log": True}
 HIDDEN_DIM = {"name": "hidden_dim", "type": "categorical", "choices": [8, 16, 32]}
 VAL_ACC = {"metric": "val_acc", "direction": "maximize"}
+LATENCY = {"metric": "latency", "upper": 50}
 
 
 def _space(**learning_rate: Any) -> Document:
@@ -61,6 +62,78 @@ REFUSED = {
         _space(when={"parameter": "optimizer", "in": ["sgd"]}),
         "when.parameter must name another parameter",
     ),
+    "a grid without an end": (
+        {"sampler": {"type": "grid"}},
+        "this sampler tries every point, and a float without step has no end of values: give it a step, or use tpe",
+    ),
+    "a grid with conditions": (
+        _space(step=0.1, log=False, when={"parameter": "hidden_dim", "in": [8]}) | {"sampler": {"type": "grid"}},
+        "this sampler knows no conditions: use bruteforce, tpe or random, or remove when",
+    ),
+    "nothing to plan": (
+        {"sampler": {"type": "qmc"}, "searchSpace": [], "trial": {"objective": "my.module:objective"}},
+        "this sampler takes its points from searchSpace, which is empty: use tpe or random",
+    ),
+    "cmaes with two objectives": (
+        {"objectives": [VAL_ACC, {"metric": "val_loss", "direction": "minimize"}], "sampler": {"type": "cmaes"}},
+        "sampler cmaes needs exactly one objective: use nsga2 or tpe",
+    ),
+    "two variants of cmaes": (
+        {"sampler": {"type": "cmaes", "withMargin": True, "lrAdapt": True}},
+        "withMargin, useSeparable and lrAdapt are three variants of cmaes: keep one of them",
+    ),
+    "too few for cmaes": (
+        {"sampler": {"type": "cmaes", "populationSize": 3}},
+        "sampler cmaes needs a populationSize of 4 at least",
+    ),
+    "a group without a joint model": (
+        {"sampler": {"type": "tpe", "group": True, "multivariate": False}},
+        "group models parameters jointly: set multivariate to true, or remove one of them",
+    ),
+    "hyperband without its resource": ({"pruner": {"type": "hyperband"}}, "pruner hyperband needs maxResource"),
+    "hyperband upside down": (
+        {"pruner": {"type": "hyperband", "minResource": 9, "maxResource": 3}},
+        "minResource must not be greater than maxResource",
+    ),
+    "percentile without one": ({"pruner": {"type": "percentile"}}, "pruner percentile needs percentile"),
+    "patience without any": ({"pruner": {"type": "patient"}}, "pruner patient needs patience"),
+    "threshold without one": ({"pruner": {"type": "threshold"}}, "pruner threshold needs lower or upper"),
+    "thresholds upside down": (
+        {"pruner": {"type": "threshold", "lower": 2, "upper": 1}},
+        "lower must be less than upper",
+    ),
+    "patience with nothing": (
+        {"pruner": {"type": "patient", "patience": 1, "wrapped": {"type": "none"}}},
+        "wrapped must decide by itself: not none, and not patient again",
+    ),
+    "an option of another sampler": (
+        {"sampler": {"type": "random", "nStartupTrials": 3}},
+        "nStartupTrials is an option of tpe, cmaes, gp: remove it or change the type",
+    ),
+    "a constraint without a bound": ({"constraints": [{"metric": "latency"}]}, "a constraint needs upper or lower"),
+    "bounds the wrong way round": (
+        {"constraints": [{"metric": "latency", "lower": 3, "upper": 2}]},
+        'spec.constraints[0].lower: Invalid value: "object": lower must not be greater than upper',
+    ),
+    "two constraints on one metric": (
+        {"constraints": [LATENCY, LATENCY]},
+        'spec.constraints[1]: Duplicate value: {"metric":"latency"}',
+    ),
+    "constraints on an objective of one's own": (
+        {"constraints": [LATENCY], "trial": {"objective": "my.module:objective"}},
+        "constraints need trial.lightning: an objective of your own calls trial.set_constraint",
+    ),
+    "a target of two objectives": (
+        {
+            "objectives": [VAL_ACC, {"metric": "val_loss", "direction": "minimize"}],
+            "stopWhen": {"target": 0.9},
+        },
+        "stopWhen needs exactly one objective: there is no single best value to watch, remove it",
+    ),
+    "one earlier study twice": (
+        {"warmStart": [{"name": "wide"}, {"name": "wide"}]},
+        'spec.warmStart[1]: Duplicate value: {"name":"wide"}',
+    ),
     "no task": ({"trial": {"gpus": 0}}, "trial needs exactly one of lightning and objective"),
     "two tasks": (
         {"trial": DIGITS_TRIAL | {"objective": "my.module:objective"}},
@@ -87,6 +160,10 @@ _OTHER_MODEL = {"trial": {"lightning": DIGITS_TRIAL["lightning"] | {"trainer": {
 
 IMMUTABLE = {
     "the objectives": (_DIRECTION_TURNED, "objectives is immutable: trials with different objectives cannot"),
+    "the constraints": (
+        {"constraints": [LATENCY]},
+        "constraints is immutable: the sampler has learned from the bounds as they were, create a new study",
+    ),
     "the model": (_OTHER_MODEL, "lightning is immutable: trials of different code differ, create a new study"),
     "a parameter's type": (_space(type="int", low=1, high=2, log=False), "type is immutable"),
     "a parameter's scale": (_space(log=False), "log is immutable: Optuna cannot compare the trials"),
@@ -112,6 +189,8 @@ def test_what_trials_have_in_common_cannot_change(
 MUTABLE = {
     "the budget": {"maxTrials": 500},
     "the time": {"timeout": "2h30m"},
+    "when it stops": {"stopWhen": {"target": 0.9, "noImprovementTrials": 20}, "maxComputeSeconds": 3600},
+    "what it has learned from": {"warmStart": [{"name": "wide"}]},
     "the workers": {"parallelism": 7},
     "a pause": {"suspend": True},
     "the sampler and the pruner": {"sampler": {"type": "random", "seed": 1}, "pruner": {"type": "none"}},
@@ -138,6 +217,9 @@ def test_the_models_refuse_what_the_api_server_refuses(changes: Document, _words
 EXPLAINED = {
     "tuningstudy.spec.searchSpace": ("name", "type", "low", "high", "log", "choices", "when"),
     "tuningstudy.spec.trial.lightning": ("LightningCLI configuration",),
+    "tuningstudy.spec.sampler": ("gp: few, expensive trials", "tpe and gp: 10, cmaes: 1"),
+    "tuningstudy.spec.pruner": ("trainer.max_epochs, when each epoch", "25 keeps the best quarter"),
+    "tuningstudy.spec.enqueue": ("tried first and once each",),
     "tuningstudy.spec.maxTrials": ("never exceeded",),
     "tuningstudy.status.conditions": ("reason", "observedGeneration"),
 }

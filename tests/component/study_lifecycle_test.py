@@ -202,7 +202,11 @@ NOTHING_MOVES = {
         "cannot be pulled",
     ),
     "no workers wanted": ({"parallelism": 0}, "NoWorkersWanted", "parallelism is 0"),
-    "a sampler of a later version": ({"sampler": {"type": "grid"}}, "InvalidSpec", "spec.sampler.type grid is not"),
+    "a known good point that is none": (
+        {"enqueue": [{"hidden_dim": 7}]},
+        "InvalidSpec",
+        "enqueue[0] gives hidden_dim the value 7, which is none of its choices (",
+    ),
     "a placeholder that no parameter has": (
         {"trial": {"lightning": {"model": "${learning_rate} ${hidden_dim} ${depth}"}}},
         "InvalidSpec",

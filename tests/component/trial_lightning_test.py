@@ -186,13 +186,10 @@ def test_one_seed_gives_one_training(tmp_path: Path) -> None:
         ),
         (
             {"model": {"class_path": f"{MODULE}.Modell"}},
-            (
-                "trial.lightning.model.init_args of tests.support.trial_models.Modell:"
-                " module 'tests.support.trial_models' has no attribute 'Modell'"
-            ),
+            "trial.lightning.model.class_path: tests.support.trial_models has no Modell; did you mean Model?",
         ),
-        ({"model": {"class_path": "no_such.Model"}}, "No module named 'no_such'"),
-        ({"model": {"class_path": f"{MODULE}.Data"}}, "does not correspond to a subclass of LightningModule"),
+        ({"model": {"class_path": "no_such.Model"}}, "trial.lightning.model.class_path: there is no module no_such"),
+        ({"model": {"class_path": f"{MODULE}.Data"}}, "Data is no LightningModule"),
         ({"model": None}, "trial.lightning needs model"),
         (
             {"model": {"class_path": f"{MODULE}.Scenario"}},

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tests.support.trial_worker import MODULE, a_spec, a_trial
 
-from tuning_api.spec import StudySpec
+from tuning_api.spec import Constraint, StudySpec
 from tuning_trial import command_line, rehearsal
 from tuning_trial.errors import UnreadableSpecError
 
@@ -94,8 +94,13 @@ def test_a_study_without_faults_has_none() -> None:
             ],
         ),
         (
-            a_spec(trial={"objective": "train:objective"}),
-            ["this trial image runs trial.lightning only, and the study has trial.objective"],
+            a_spec(trial={"objective": "tests.support.trial_objectives:quadratics"}),
+            [
+                (
+                    "trial.objective: module tests.support.trial_objectives has no function 'quadratics' (did you mean"
+                    " 'quadratic'?)"
+                )
+            ],
         ),
     ],
     ids=[
@@ -118,8 +123,9 @@ def test_a_branch_of_the_space_that_is_never_taken_is_a_fault() -> None:
         {"name": "scenario", "type": "categorical", "choices": ["is good", "is good again"]},
         {"name": "quality", "type": "float", "low": 0, "high": 1, "when": {"parameter": "scenario", "in": ["is god"]}},
     ]
-    (fault,) = rehearsal.faults(a_spec(searchSpace=space, trial=a_trial(quality="${quality}")))
-    assert "'is god' not in ('is good', 'is good again')" in fault
+    document = a_study().to_document() | {"searchSpace": space, "trial": a_trial(quality="${quality}")}
+    with pytest.raises(UnreadableSpecError, match=r"when\.in has 'is god', and scenario has is good, is good again"):
+        rehearsal.read_spec(json.dumps(document))
 
 
 def test_a_module_that_ends_the_program_is_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,6 +216,19 @@ def test_try_shows_the_parameters_the_training_and_the_metric(
     assert "Trainable params" in done.stdout
     assert "epoch 3/3, val_acc=0.5" in done.stderr
     assert list(tmp_path.glob("trial-*")) == []
+
+
+def test_try_says_whether_the_constraints_are_kept(tmp_path: Path, fresh_interpreter: dict[str, str]) -> None:
+    """Before a whole study finds nothing feasible."""
+    limits = [Constraint(metric="train_metric", upper=0.2), Constraint(metric="val_acc", lower=0.1)]
+    spec = a_study(choices=["is good"]).model_copy(update={"constraints": limits})
+    done = tried(spec, tmp_path, fresh_interpreter)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-3:] == [
+        "val_acc = 0.5",
+        "train_metric = 0.25",
+        "infeasible: it breaks train_metric <= 0.2",
+    ]
 
 
 def test_try_shows_the_traceback_of_a_trial_that_raises(tmp_path: Path, fresh_interpreter: dict[str, str]) -> None:

@@ -52,7 +52,7 @@ CLASSES: dict[str, tuple[TrialState, str, str]] = {
             " (did you mean 'scenarios'?)"
         ),
     ),
-    "Nowhere": (FAIL, "InvalidConfig", "module 'tests.support.trial_models' has no attribute 'Nowhere'"),
+    "Nowhere": (FAIL, "InvalidConfig", "tests.support.trial_models has no Nowhere"),
     "unknown": (FAIL, "InvalidConfig", "the parameters cannot be chosen: 'unknown' not in ("),
 }
 

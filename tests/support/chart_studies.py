@@ -226,3 +226,51 @@ def hostile_trials(count: int = 12) -> list[FrozenTrial]:
     ]
     failure = a_failure("<script>alert('message')</script>") | {"details": "</pre><script>alert('details')</script>"}
     return [*trials, a_finished_trial(count, TrialState.FAIL, attributes={contract.FAILURE_ATTRIBUTE: failure})]
+
+
+LATENCY = {"metric": "latency", "upper": 24.0}
+TWO = [{"metric": "val_acc", "direction": "maximize"}, {"metric": "latency", "direction": "minimize"}]
+
+
+def a_search_of_two(count: int = 60) -> tuple[FrozenTrial, ...]:
+    """The same search by accuracy and latency: larger models are better and slower; nothing is pruned or reported."""
+    trials = list(a_search(count))
+    for trial in trials:
+        if trial.state is TrialState.PRUNED:
+            trial.state = TrialState.COMPLETE
+            trial.user_attrs[contract.EPOCHS_ATTRIBUTE] = EPOCHS
+        if trial.state is TrialState.COMPLETE:
+            latency = _latency(trial)
+            reached = max(trial.intermediate_values.values()) + (latency - 10) * 0.002
+            trial.values = [reached, latency]
+        trial.intermediate_values = {}
+    return tuple(trials)
+
+
+def a_constrained_search(count: int = 60) -> tuple[FrozenTrial, ...]:
+    """The same search under a bound of the latency, which some complete trials break."""
+    trials = a_search(count)
+    for trial in trials:
+        if trial.state is TrialState.COMPLETE:
+            latency = _latency(trial)
+            trial.user_attrs[contract.LIMITED_ATTRIBUTE] = {"latency": latency}
+            trial.set_constraint("latency <= 24", latency - 24)
+    return trials
+
+
+def _latency(trial: FrozenTrial) -> float:
+    """Milliseconds, from the size of the model."""
+    return 6.0 + float(trial.params["layers"]) * float(trial.params["hidden_dim"]) / 32
+
+
+def two_objectives(trials: Iterable[FrozenTrial] | None = None, **changes: Any) -> StudyData:
+    """A study of two objectives, which has learned from an earlier one."""
+    both = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE)
+    given = {"spec": a_search_spec(objectives=TWO), "directions": both, "warm_started": {"digits-wide": 37}} | changes
+    return a_study_data(a_search_of_two() if trials is None else trials, **given)
+
+
+def with_a_constraint(trials: Iterable[FrozenTrial] | None = None, **changes: Any) -> StudyData:
+    """A study whose trials must keep a bound."""
+    given = {"spec": a_search_spec(constraints=[LATENCY])} | changes
+    return a_study_data(a_constrained_search() if trials is None else trials, **given)

@@ -11,12 +11,14 @@ from tests.support.builders import NOW, a_study
 from tuning_api.contract import Owner
 from tuning_api.spec import StudySpec
 from tuning_api.status import Reason, StudyStatus
+from tuning_operator import planning
 from tuning_operator.model import (
     Clock,
     Ending,
     Record,
     Study,
     StudyKey,
+    TakenOver,
     Trial,
     TrialsPlan,
     TrialState,
@@ -54,19 +56,34 @@ class MemoryStudies:
     clock: Clock = field(default_factory=Clock)
     status: StudyStatus | None = None
     trials: list[Trial] = field(default_factory=list)
+    earlier: dict[str, int] = field(default_factory=dict)
+    """Other studies, and how many of their trials fit."""
+    warm_started: dict[str, int] = field(default_factory=dict)
     is_away: Callable[[], None] = lambda: None
 
     def read(self, _key: StudyKey) -> Record | None:
         """See `Studies`."""
         self.is_away()
-        return None if self.spec is None else Record(self.spec, self.clock, tuple(self.trials))
+        return (
+            None
+            if self.spec is None
+            else Record(self.spec, self.clock, tuple(self.trials), warm_started=dict(self.warm_started))
+        )
 
     def open(self, _key: StudyKey, spec: StudySpec) -> None:
         """See `Studies`."""
         self.fuse.burn()
         self.spec = spec.to_document()
 
-    def carry_out(self, _key: StudyKey, plan: TrialsPlan) -> None:
+    def take_over(self, _key: StudyKey, _spec: StudySpec, source: str) -> TakenOver | None:
+        """See `Studies`."""
+        if source not in self.earlier:
+            return None
+        self.fuse.burn()
+        self.warm_started[source] = self.earlier[source]
+        return TakenOver(source, taken=self.earlier[source])
+
+    def carry_out(self, key: StudyKey, plan: TrialsPlan) -> None:
         """See `Studies`: the same steps in the same order as the real gateway, each of which may be the last."""
         for trial in plan.cancel:
             if self.trials[trial.number].state is TrialState.WAITING:
@@ -77,9 +94,11 @@ class MemoryStudies:
             self._end(requeue.trial, requeued=str(requeue.because))
         for lost in (*(item.trial for item in plan.requeue), *plan.successors):
             if self.trials[lost.number].state is TrialState.FAIL:
-                self._add(params=lost.params, retry_of=lost.number)
-        for _ in range(plan.add):
-            self._add()
+                self._add(params=lost.params, fixed=lost.fixed | lost.params, given=lost.given, retry_of=lost.number)
+        spec = StudySpec.model_validate(self.spec)
+        rows = tuple(self.trials)
+        for item in planning.additions(spec, study=key.name, trials=rows, enqueue=plan.enqueue, add=plan.add):
+            self._add(fixed=item.params, given=item.given)
 
     def save(self, _key: StudyKey, *, clock: Clock | None = None, status: StudyStatus | None = None) -> None:
         """See `Studies`."""

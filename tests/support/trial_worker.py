@@ -8,6 +8,8 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,14 @@ import optuna
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.engine import URL
+from tests.support.builders import a_study
 from tests.support.postgres import PostgresServer
 
 from tuning_api import contract, naming
 from tuning_api.spec import StudySpec
+from tuning_operator import decide
 from tuning_operator.database import Tenancy, connect_arguments
-from tuning_operator.model import Ending, Requeue, StudyKey, TrialsPlan
+from tuning_operator.model import Ending, Plan, Requeue, Snapshot, StudyKey, TrialsPlan
 from tuning_operator.studies import OptunaStudies
 from tuning_trial import __main__ as worker
 from tuning_trial import lightning_runner  # noqa: F401 - imported here, it need not be in each fork
@@ -92,6 +96,16 @@ class TrialStudy:
         storage = self.optuna._storage
         storage.set_trial_user_attr(trial_id, contract.REQUEUED_ATTRIBUTE, "WorkerLost")
         storage.set_trial_state_values(trial_id, state=TrialState.FAIL)
+
+    def control(self, spec: StudySpec) -> Plan:
+        """One pass of the controller over the rows: what it decides is carried out, but for workers."""
+        self.change(spec)
+        record = self._gateway.read(self._key)
+        assert record is not None
+        study = replace(a_study(spec=spec), key=self._key)
+        plan = decide.plan(Snapshot(now=datetime.now(UTC), study=study, spec=spec, record=record, workers=()))
+        self._gateway.carry_out(self._key, plan.trials)
+        return plan
 
     def requeue(self, number: int) -> int:
         """Let a successor continue a trial whose worker is gone, as the operator does; its number."""

@@ -18,13 +18,18 @@ from tests.support.chart_studies import (
     SMALL,
     a_finished_trial,
     a_search,
+    a_search_of_two,
     a_study_data,
     hostile_trials,
+    some,
+    two_objectives,
+    with_a_constraint,
 )
 
 from tuning_operator.charts import figures
 from tuning_operator.charts.figures import CHARTS, render
 from tuning_operator.charts.links import CHARTS as LINKED
+from tuning_operator.charts.source import StudyData
 from tuning_operator.charts.subject import Subject
 from tuning_operator.charts.summary import subject
 
@@ -130,13 +135,103 @@ def test_the_best_so_far_follows_the_direction(direction: StudyDirection, line: 
     assert line == traces(history)[1]["y"]
 
 
-def test_a_study_of_several_objectives_is_drawn_by_its_first() -> None:
-    """This version makes none, and an older or newer one may have."""
-    both = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE)
-    trials = [a_finished_trial(number, value=number / 10, params=SMALL) for number in range(5)]
+def of_study(data: StudyData) -> dict[str, Any]:
+    """What the browser gets of any study."""
+    return {key: json.loads(answer) for key, answer in render(subject(data, now=NOW)).items()}
+
+
+def test_several_objectives_have_charts_of_their_own() -> None:
+    """The front first; learning curves and ranks are not there, and each of the status's links is."""
+    answers = of_study(two_objectives())
+    assert list(answers) == list(figures.CHARTS_OF_SEVERAL)
+    assert [key for key, answer in answers.items() if not answer["figure"]] == []
+    assert set(FOUR) < set(answers)
+    assert {"intermediate-values", "rank"}.isdisjoint(answers)
+
+
+@pytest.mark.parametrize("trials", POOR_RELATIVES.values(), ids=POOR_RELATIVES)
+def test_every_chart_of_several_objectives_is_a_figure_or_words(
+    trials: list[FrozenTrial], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also where user code, or another version, has left a value too few: such a trial has none."""
+    for answer in of_study(two_objectives(trials)).values():
+        assert bool(answer["figure"]) != bool(answer["words"])
+    assert caplog.records == []
+
+
+def a_front(directions: tuple[StudyDirection, StudyDirection]) -> StudyData:
+    values = [(0.5, 10.0), (0.9, 40.0), (0.4, 15.0), (0.7, 20.0)]
+    trials = [a_finished_trial(number, params=SMALL) for number in range(4)]
+    for trial, pair in zip(trials, values, strict=True):
+        trial.values = list(pair)
+    return two_objectives(trials, directions=directions)
+
+
+FRONTS = {
+    "more is better, less is better": ((StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE), [0.9, 0.7, 0.5]),
+    "less is better, more is better": ((StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE), [0.4, 0.7, 0.9]),
+    "more of both": ((StudyDirection.MAXIMIZE, StudyDirection.MAXIMIZE), [0.9]),
+}
+
+
+@pytest.mark.parametrize(("directions", "front"), FRONTS.values(), ids=FRONTS)
+def test_the_front_is_drawn_from_the_best_of_the_first_objective_on(
+    directions: tuple[StudyDirection, StudyDirection], front: list[float]
+) -> None:
+    """In this order its steps lead round what is dominated, whichever way the objectives go."""
+    *_, line = traces(of_study(a_front(directions))["pareto-front"])
+    assert (line["name"], line["x"], line["line"]["shape"]) == ("Pareto front", front, "hv")
+
+
+def test_three_objectives_are_seen_in_three_planes() -> None:
+    """Each pair; none has a line, for a front of three is a surface."""
+    three = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE, StudyDirection.MINIMIZE)
+    trials = list(a_search_of_two())
     for trial in trials:
-        trial.values = [trial.values[0], 1.0]
-    assert all(answer["figure"] or answer["words"] for answer in drawn(trials, directions=both).values())
+        trial.values = [*trial.values, float(trial.number % 5)] if trial.values else None
+    answers = of_study(two_objectives(trials, directions=three, spec=None))
+    shown = traces(answers["pareto-front"])
+    assert {(trace["xaxis"], trace["yaxis"]) for trace in shown} == {("x", "y"), ("x2", "y2"), ("x3", "y3")}
+    assert {trace["mode"] for trace in shown} == {"markers"}
+    assert [answers["optimization-history"]["figure"]["layout"][axis]["title"]["text"] for axis in ROWS] == [
+        "value",
+        "second value",
+        "third value",
+    ]
+
+
+ROWS = ("yaxis", "yaxis2", "yaxis3")
+
+
+def test_each_objective_has_a_history_with_the_best_so_far_of_its_direction() -> None:
+    """Accuracy goes up, latency goes down."""
+    shown = traces(of_study(a_front((StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE)))["optimization-history"])
+    lines = {trace["yaxis"]: trace["y"] for trace in shown if trace["name"] == "Best so far"}
+    assert lines == {"y": [0.5, 0.9, 0.9, 0.9], "y2": [10.0, 10.0, 10.0, 10.0]}
+
+
+def test_what_breaks_a_constraint_is_drawn_apart_and_is_never_the_best() -> None:
+    """As crosses and dotted lines, with the constraint under the pointer."""
+    data = with_a_constraint()
+    answers = of_study(data)
+    broken = {trial.number for trial in subject(data, now=NOW).infeasible}
+    by_name = {trace["name"]: trace for trace in traces(answers["optimization-history"])}
+    assert (set(by_name["Infeasible"]["x"]), broken.isdisjoint(by_name["Trial"]["x"])) == (broken, True)
+    assert broken.isdisjoint(by_name["Best"]["x"])
+    assert "breaks: latency &lt;= 24" in by_name["Infeasible"]["text"][0]
+    assert by_name["Best so far"]["x"] == by_name["Trial"]["x"]
+    assert traces(answers["parallel-coordinate"])[0]["line"]["dash"] == "dot"
+    assert answers["slice"]["note"] == "Crosses are trials that break a constraint."
+
+
+def test_a_study_without_a_feasible_trial_is_drawn_all_the_same() -> None:
+    """All crosses, and no best."""
+    trials = some(TrialState.COMPLETE, 5)
+    for trial in trials:
+        trial.set_constraint("latency <= 24", 1.0)
+    answers = of_study(with_a_constraint(trials))
+    assert [trace["name"] for trace in traces(answers["optimization-history"])] == ["Infeasible"]
+    assert all(answer["figure"] for key, answer in answers.items() if key != "intermediate-values")
 
 
 def test_names_and_values_of_people_are_shown_as_they_are() -> None:

@@ -15,15 +15,18 @@ from tests.support.chart_studies import (
     a_failure,
     a_finished_trial,
     a_search,
+    a_search_of_two,
     a_status,
     a_study_data,
     some,
+    two_objectives,
+    with_a_constraint,
 )
 
 from tuning_api import contract
 from tuning_api.contract import FailureReason
 from tuning_api.status import Phase, Reason, StudyStatus
-from tuning_operator.charts.summary import Summary, search_space, subject, summary
+from tuning_operator.charts.summary import MOST_OF_FRONT, Summary, search_space, subject, summary
 from tuning_operator.charts.table import MOST_ROWS, Table, table
 from tuning_operator.charts.wording import counted, duration, shortened, shown
 from tuning_operator.model import Clock
@@ -115,7 +118,7 @@ def test_progress_never_exceeds_its_bar() -> None:
 def test_a_spec_that_cannot_be_read_leaves_what_the_status_knows() -> None:
     """Another version has written it; the trials are Optuna's and can be shown all the same."""
     page = said(some(TrialState.COMPLETE, 2), spec=None)
-    assert (page.metric, page.total, page.title) == ("value", None, "digits")
+    assert (page.goals, page.total, page.title) == ([("maximize", "value")], None, "digits")
     assert search_space(a_study_data([], spec=None)) == []
 
 
@@ -128,7 +131,7 @@ def test_the_best_trial_follows_the_direction(direction: StudyDirection, number:
     trials = [a_finished_trial(at, value=value) for at, value in enumerate((0.1, 0.5, 0.9, 0.9, 0.1))]
     page = said(trials, directions=(direction,))
     assert page.best is not None
-    assert number == page.best.number
+    assert f"trial {number}" == page.best.detail
 
 
 def test_the_best_parameters_are_copied_in_full_as_yaml() -> None:
@@ -311,3 +314,66 @@ def test_columns_are_the_search_space_and_whatever_else_trials_have() -> None:
     data = a_study_data([extra], spec=None)
     assert table(data, subject(data, now=NOW), now=NOW).names == ["learning_rate", "layers", "activation", "dropout"]
     assert listed([extra]).names == ["learning_rate", "weight_decay", "dropout", "layers", "hidden_dim", "activation"]
+
+
+def test_a_front_is_told_by_its_trials() -> None:
+    """How many, each with its values, and all of them to be copied, one document each."""
+    data = two_objectives()
+    page, front = summary(data, now=NOW), subject(data, now=NOW).best
+    assert page.goals == [("maximize", "val_acc"), ("minimize", "latency")]
+    assert page.best is not None
+    assert (page.best.value, page.best.lines[0], len(page.best.lines)) == (
+        str(len(front)),
+        ("", "val_acc · latency"),
+        1 + len(front),
+    )
+    assert page.best.lines[1] == (f"trial {front[0].number}", " · ".join(map(shown, front[0].values)))
+    assert [*yaml.safe_load_all(page.best.yaml)] == [trial.params for trial in front]
+    assert page.learned_from == "Warm start: learned from 37 trials of digits-wide, which are not counted here."
+
+
+def test_a_long_front_is_cut_in_the_summary_and_marked_in_the_table() -> None:
+    """The page says how many more there are."""
+    trials = some(TrialState.COMPLETE, MOST_OF_FRONT + 3)
+    for trial in trials:
+        trial.values = [float(trial.number), float(trial.number)]
+    data = two_objectives(trials)
+    best = summary(data, now=NOW).best
+    assert best is not None
+    assert (len(best.lines), best.more) == (1 + MOST_OF_FRONT, 3)
+    assert [row.is_best for row in table(data, subject(data, now=NOW), now=NOW).rows] == [True] * len(trials)
+
+
+def test_the_table_has_a_column_for_each_objective_and_for_what_is_constrained() -> None:
+    """A trial that has not completed has none of the values."""
+    listed_two = table(two_objectives(), subject(two_objectives(), now=NOW), now=NOW)
+    assert (listed_two.metrics, listed_two.has_front) == (["val_acc", "latency"], True)
+    running, complete = listed_two.rows[0], listed_two.rows[2]
+    assert running.values == [None, None]
+    assert complete.values == list(next(item for item in a_search_of_two() if item.number == complete.number).values)
+    data = with_a_constraint()
+    assert table(data, subject(data, now=NOW), now=NOW).metrics == ["val_acc", "latency"]
+
+
+def test_a_trial_that_breaks_a_constraint_says_which_and_by_how_much() -> None:
+    """And it is counted, and not the best, though its value is."""
+    good, better = some(TrialState.COMPLETE, 2)
+    better.set_constraint("latency <= 24", 6.5)
+    data = with_a_constraint([good, better])
+    rows = table(data, subject(data, now=NOW), now=NOW).rows
+    assert [(row.broken, row.is_best) for row in rows] == [(["latency <= 24 by 6.5"], False), ([], True)]
+    page = summary(data, now=NOW)
+    assert page.goals[1] == ("keep", "latency ≤ 24")
+    assert facts(page)["Infeasible"] == ("1 trial", "break a constraint, never the best")
+
+
+def test_without_a_feasible_trial_the_page_says_so() -> None:
+    """Not that no trial has completed."""
+    trials = some(TrialState.COMPLETE, 2)
+    for trial in trials:
+        trial.set_constraint("latency <= 24", 6.5)
+    page = summary(with_a_constraint(trials), now=NOW)
+    assert (page.best, page.no_best) == (
+        None,
+        "None of the 2 complete trials is feasible: each breaks a constraint.",
+    )

@@ -211,3 +211,46 @@ def test_transitions_are_told_once() -> None:
         system.work(lambda: "finish")
     reasons = [reason for reason, _ in system.executor.told]
     assert reasons.count(Reason.BUDGET_SPENT) == 1
+
+
+def test_an_earlier_study_that_is_not_there_is_waited_for_in_words() -> None:
+    """A misspelt name, or one that has not run yet; nothing starts before, and it goes on by itself."""
+    system = System(a_spec(warmStart=[{"name": "wide"}]))
+    system.reconcile()
+    progressing = system.executor.status.condition(ConditionType.PROGRESSING)
+    assert progressing is not None
+    assert (progressing.reason, system.studies.trials) == (Reason.INVALID_SPEC, [])
+    assert progressing.message == (
+        "spec.warmStart names study wide, and none of that name has run in namespace research: run it first, or remove"
+        " the entry"
+    )
+    system.studies.earlier["wide"] = 7
+    system.reconcile()
+    assert (Reason.WARM_STARTED, "took over 7 of 7 finished trials of study wide") in system.executor.told
+    assert system.studies.trials
+
+
+def test_earlier_studies_are_taken_over_once_each_and_in_their_order() -> None:
+    """One that is named later is taken over then; what was taken over stays, whatever becomes of the other study."""
+    system = System(a_spec(warmStart=[{"name": "wide"}]))
+    system.studies.earlier = {"wide": 7, "wider": 0}
+    system.reconcile()
+    del system.studies.earlier["wide"]
+    system.executor.spec = a_spec(warmStart=[{"name": "wide"}, {"name": "wider"}])
+    for _ in range(3):
+        system.reconcile()
+    told = [message for reason, message in system.executor.told if reason is Reason.WARM_STARTED]
+    assert told == [
+        "took over 7 of 7 finished trials of study wide",
+        "study wider has no finished trial to learn from",
+    ]
+    assert system.executor.status.warm_started == {"wide": 7, "wider": 0}
+
+
+def test_a_study_cannot_learn_from_itself() -> None:
+    """It knows its own trials; copies of them would count twice for the sampler."""
+    system = System(a_spec(warmStart=[{"name": KEY.name}]))
+    system.reconcile()
+    assert system.executor.status.message == (
+        "spec.warmStart names the study itself: remove it, for it knows its own trials"
+    )

@@ -8,13 +8,22 @@ import pytest
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
-from tests.support.chart_studies import NOW, a_finished_trial, a_search_spec, a_status, a_study_data
+from tests.support.chart_studies import (
+    NOW,
+    a_finished_trial,
+    a_search_spec,
+    a_status,
+    a_study_data,
+    two_objectives,
+    with_a_constraint,
+)
 
 from tuning_api import contract
 from tuning_api.status import Phase, Reason, StudyStatus
 from tuning_operator.charts.source import StudyData
 from tuning_operator.cli import live, results
 from tuning_operator.cli.views import JsonView, PlainView, ending, what_happens
+from tuning_operator.local.errors import BadInputError
 from tuning_operator.local.progress import Progress, progress
 
 PARAMS = {"learning_rate": 0.001, "layers": 2}
@@ -163,3 +172,90 @@ def test_a_spreadsheet_gets_every_trial_with_full_precision() -> None:
     assert lines[1] == "0,Complete,0.5,0.001,2,20,60.0,,"
     assert lines[3] == "2,Failed,,0.001,2,0,60.0,,OutOfMemory: the trial was killed for its memory"
     assert len(lines) == 6
+
+
+# Several objectives and constraints
+
+
+def of_two() -> Progress:
+    """Three complete trials, of which one is dominated, and one that runs."""
+    values = [(0.9, 40.0), (0.8, 45.0), (0.7, 20.0)]
+    trials = [a_finished_trial(number, params=PARAMS) for number in range(3)]
+    for trial, pair in zip(trials, values, strict=True):
+        trial.values = list(pair)
+    return a_progress(two_objectives([*trials, a_finished_trial(3, TrialState.RUNNING, params=PARAMS)]))
+
+
+def under_a_constraint(*, feasible: bool = True) -> Progress:
+    """The better of two trials breaks it; or both do."""
+    trials = [a_finished_trial(number, value=0.5 + number / 10, params=PARAMS) for number in range(2)]
+    trials[1].set_constraint("latency <= 24", 6.5)
+    if not feasible:
+        trials[0].set_constraint("latency <= 24", 1.0)
+    for trial, latency in zip(trials, (24.0 if feasible else 25.0, 30.5), strict=True):
+        trial.user_attrs[contract.LIMITED_ATTRIBUTE] = {"latency": latency}
+    return a_progress(with_a_constraint(trials))
+
+
+def test_several_objectives_have_a_front_in_place_of_a_best() -> None:
+    """Everywhere a best is shown."""
+    now = of_two()
+    assert [trial.number for trial in now.front] == [0, 2]
+    assert [trial.number for trial in now.ranked] == [0, 2, 1]
+    text = drawn(now)
+    assert "maximize val_acc, minimize latency" in text
+    assert "front of 2: 0.9 40 trial 0 · 0.7 20 trial 2" in text
+    assert ending(now.ended[0], now).startswith("trial 0 complete: val_acc=0.9 latency=40 (on the front so far), ")
+    assert "(on the front" not in ending(now.ended[1], now)
+
+
+def test_a_front_is_a_document_and_one_of_it_is_chosen_by_its_number() -> None:
+    """No trial of it is better than the others, so whoever wants a configuration says which."""
+    now = of_two()
+    assert results.front_document(now) == {
+        "front": [
+            {"trial": 0, "val_acc": 0.9, "latency": 40.0, "params": PARAMS},
+            {"trial": 2, "val_acc": 0.7, "latency": 20.0, "params": PARAMS},
+        ]
+    }
+    assert results.headline_of_front(now) == (
+        "the Pareto front of study digits: 2 trials (maximize val_acc, minimize latency)"
+    )
+    with pytest.raises(BadInputError, match=r"has 2 trials: choose one with --trial \(0, 2\)"):
+        results.chosen(now, number=None)
+    assert results.chosen(now, number=1).number == 1
+    with pytest.raises(BadInputError, match="has no complete trial 3"):
+        results.chosen(now, number=3)
+
+
+def test_what_breaks_a_constraint_is_never_the_best_and_is_marked() -> None:
+    """In lines, in the counts, and in the spreadsheet."""
+    now = under_a_constraint()
+    assert now.best is not None
+    assert (now.best.number, results.chosen(now, number=None).number) == (0, 0)
+    assert ending(now.ended[1], now).startswith(
+        "trial 1 complete: val_acc=0.6 latency=30.5 (infeasible: latency <= 24 by 6.5), "
+    )
+    assert "2 complete · 1 of them infeasible" in drawn(now)
+    assert results.csv_of_trials(now).splitlines() == [
+        "trial,state,val_acc,latency,feasible,learning_rate,layers,epochs,seconds,retry_of,failure",
+        "0,Complete,0.5,24.0,yes,0.001,2,0,60.0,,",
+        "1,Complete,0.6,30.5,no,0.001,2,0,60.0,,",
+    ]
+
+
+def test_without_a_feasible_trial_the_command_says_so() -> None:
+    """Not that none is complete."""
+    now = under_a_constraint(feasible=False)
+    with pytest.raises(BadInputError, match="no trial of study digits is feasible: each of the 2 complete ones breaks"):
+        results.chosen(now, number=None)
+    assert "no trial is feasible yet" in drawn(now)
+
+
+def test_json_lines_have_all_values(capsys: pytest.CaptureFixture[str]) -> None:
+    """By metric, with the front as it is then."""
+    view = JsonView()
+    view.update(a_progress(two_objectives([])))
+    view.update(of_two())
+    first = json.loads(capsys.readouterr().out.splitlines()[0])
+    assert (first["values"], first["front"], first["best"]) == ({"val_acc": 0.9, "latency": 40.0}, [0, 2], 0)

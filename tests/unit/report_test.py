@@ -2,9 +2,10 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
-from tests.support.builders import NOW, a_snapshot, a_spec, a_study, a_trial, a_worker, trials
+from tests.support.builders import DIGITS_TRIAL, NOW, a_snapshot, a_spec, a_study, a_trial, a_worker, trials
 
 from tuning_api.contract import Failure, FailureReason
 from tuning_api.status import Condition, ConditionStatus, ConditionType, Phase, Reason, StudyStatus
@@ -124,6 +125,21 @@ def test_an_invalid_spec_keeps_what_was_known() -> None:
     assert condition(status, ConditionType.READY).reason is Reason.INVALID_SPEC
 
 
+@pytest.mark.parametrize(
+    ("generation", "phase", "complete"),
+    [(1, Phase.COMPLETE, ConditionStatus.TRUE), (2, Phase.PENDING, ConditionStatus.UNKNOWN)],
+    ids=["the same spec", "a spec that was changed meanwhile"],
+)
+def test_a_study_that_ended_and_is_changed_while_the_database_is_away_is_not_called_complete(
+    generation: int, phase: Phase, complete: ConditionStatus
+) -> None:
+    """`kubectl wait` would end at once after maxTrials was raised."""
+    spent = trials(*["COMPLETE"] * a_spec().max_trials)
+    study = a_study(status=status_of(a_snapshot(trials=spent)), generation=generation)
+    status = report.status_of_fault(study, Trouble(Reason.DATABASE_UNAVAILABLE, "connection refused"), now=NOW)
+    assert (status.phase, condition(status, ConditionType.COMPLETE).status) == (phase, complete)
+
+
 def test_a_database_that_is_away_does_not_take_back_ready() -> None:
     """Flux and Argo CD would roll back a study that only waits."""
     study = a_study(status=status_of(a_snapshot()))
@@ -216,3 +232,20 @@ def test_a_status_survives_being_written_and_read() -> None:
     """The next pass compares with what the API server stored."""
     status = status_of(a_snapshot(trials=trials("COMPLETE", "RUNNING"), workers=(a_worker(state=WorkerState.ACTIVE),)))
     assert status == StudyStatus.model_validate(status.to_document())
+
+
+KEPT = {
+    "a claim": ({"persistentVolumeClaim": "ckpts", "keep": 2}, "pvc://ckpts/digits/trial-1.final-1.ckpt"),
+    "a folder": ({"uri": "file:///data/", "keep": 2}, "file:///data/digits/trial-1.final-1.ckpt"),
+    "nothing is kept": ({"persistentVolumeClaim": "ckpts"}, None),
+}
+
+
+@pytest.mark.parametrize(("checkpoints", "expected"), KEPT.values(), ids=KEPT)
+def test_the_best_trial_says_where_its_checkpoint_is(checkpoints: dict[str, Any], expected: str | None) -> None:
+    """As a URI; and only while it is kept."""
+    spec = a_spec(trial=DIGITS_TRIAL | {"checkpoints": checkpoints})
+    best = a_trial(1, values=(0.9,), checkpoint="digits/trial-1.final-1.ckpt")
+    status = status_of(a_snapshot(spec=spec, trials=(a_trial(0), best)))
+    assert status.best is not None
+    assert (status.best.trial, status.best.checkpoint) == (1, expected)

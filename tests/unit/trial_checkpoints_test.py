@@ -54,8 +54,8 @@ def test_only_the_files_of_the_trial_are_discarded(tmp_path: Path) -> None:
 
 def test_the_trials_that_have_files_are_found(tmp_path: Path) -> None:
     """Whatever else lies there is not ours; a study may have none."""
-    assert list(checkpoints.kept(tmp_path, study="digits")) == []
+    assert list(checkpoints.found(tmp_path, study="digits")) == []
     (tmp_path / "digits").mkdir()
     for name in ("trial-12.ckpt", "trial-3.ckpt", "trial-3.ckpt.1a2b.tmp", "trial-4.ckpt.5.tmp", "trial-x.ckpt"):
         (tmp_path / "digits" / name).touch()
-    assert list(checkpoints.kept(tmp_path, study="digits")) == [3, 4, 12]
+    assert list(checkpoints.found(tmp_path, study="digits")) == [3, 4, 12]

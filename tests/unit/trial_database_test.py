@@ -56,6 +56,23 @@ def test_a_database_that_is_away_is_waited_for(text: str, wrap: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("error", "is_refused"),
+    [
+        (exc.ProgrammingError("INSERT", {}, psycopg2.ProgrammingError("permission denied for table trials")), True),
+        (operational(AWAY[0]), False),
+        (operational(REFUSED[0]), False),
+    ],
+    ids=["permission", "away", "password"],
+)
+def test_what_the_workers_role_may_not_do_is_told_from_a_database_that_is_lost(
+    error: BaseException,
+    is_refused: bool,  # noqa: FBT001
+) -> None:
+    """The first is the objective's fault, the others cost no trial."""
+    assert database.is_refused(wrapped(error)) is is_refused
+
+
+@pytest.mark.parametrize(
     "error",
     [
         *map(operational, REFUSED),

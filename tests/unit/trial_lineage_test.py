@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from tuning_trial.lineage import Lineage, has_ended, trace
+from tuning_trial.lineage import Lineage, has_ended, lasts, trace
 
 REQUEUED = {"tuningstudy:requeued": "Crashed"}
 LOST = (TrialState.FAIL, REQUEUED)
@@ -60,7 +60,6 @@ def test_an_attribute_that_makes_no_sense_continues_nothing(number: Any) -> None
         ([LOST, continues(0, TrialState.FAIL, requeued="Crashed"), continues(1)], False),
         ([LOST, continues(0, TrialState.FAIL, requeued="Crashed"), continues(1, TrialState.FAIL)], True),
         ([LOST, continues(0, TrialState.FAIL, cancelled=True)], True),
-        ([], True),  # of an earlier study of the same name
     ],
 )
 def test_a_trial_has_ended_when_nobody_will_continue_it(
@@ -68,4 +67,10 @@ def test_a_trial_has_ended_when_nobody_will_continue_it(
     ended: bool,  # noqa: FBT001
 ) -> None:
     """Only then its checkpoint may go."""
-    assert has_ended(0, trials(*rows)) is ended
+    assert has_ended(lasts(trials(*rows))[0]) is ended
+
+
+def test_the_last_of_a_lineage_stands_for_all_of_it() -> None:
+    """Also where others began in between."""
+    rows = trials(LOST, LOST, continues(0), (TrialState.COMPLETE, {}), continues(1), continues(2))
+    assert [trial.number for trial in lasts(rows)] == [5, 4, 5, 3, 4, 5]

@@ -7,7 +7,7 @@ import sys
 import pytest
 from optuna.trial import TrialState
 
-from tuning_api.contract import Failure, FailureReason
+from tuning_api.contract import LIMITED_ATTRIBUTE, Failure, FailureReason
 from tuning_trial.errors import InvalidConfigError
 from tuning_trial.outcomes import (
     Completed,
@@ -201,3 +201,18 @@ def test_details_are_the_last_lines_of_the_traceback() -> None:
 def test_the_signals_of_the_tables_are_those_of_this_machine() -> None:
     """The tables above write numbers."""
     assert (signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT, signal.SIGTERM) == (9, 11, 6, 15)
+
+
+def test_what_constraints_are_about_is_recorded_with_the_values() -> None:
+    """By metric, so that another study can judge it by other bounds."""
+    written = record(completed({"val_acc": 0.9}, {"latency": 12.5}), None)
+    assert written is not None
+    assert (written.values, written.attributes) == ((0.9,), {LIMITED_ATTRIBUTE: {"latency": 12.5}})
+
+
+def test_a_constraint_that_cannot_be_judged_fails_the_trial() -> None:
+    """NaN is neither within its bounds nor beyond them, and Optuna refuses it."""
+    found = completed({"val_acc": 0.9}, {"latency": math.nan})
+    assert found == Failed(
+        Failure(reason=FailureReason.NOT_FINITE, message="latency is nan at the end of the training")
+    )

@@ -66,3 +66,10 @@ def test_a_folder_that_cannot_be_made_is_said(name: str, tmp_path: Path) -> None
 def test_the_password_is_in_no_representation() -> None:
     """Settings end up in tracebacks and logs."""
     assert "secret" not in repr(settings.read(GOOD))
+
+
+def test_a_program_that_a_trial_started_again_is_no_worker() -> None:
+    """Lightning's `ddp` runs the command line once more for each further device: that would claim another trial."""
+    with pytest.raises(MisconfiguredError, match=r"LOCAL_RANK is 1: .* set its devices to 1"):
+        settings.read(GOOD | {"LOCAL_RANK": "1"})
+    assert settings.read(GOOD | {"LOCAL_RANK": "0"}).study == "digits"

@@ -9,21 +9,9 @@ from tuning_operator.decide import validity
 
 TWO_OBJECTIVES = [{"metric": "val_acc", "direction": "maximize"}, {"metric": "latency", "direction": "minimize"}]
 NOT_YET = {
-    "objectives": ({"objectives": TWO_OBJECTIVES}, "spec.objectives with more than one objective"),
-    "sampler": ({"sampler": {"type": "grid"}}, "spec.sampler.type grid"),
-    "pruner": ({"pruner": {"type": "hyperband", "maxResource": 9}}, "spec.pruner.type hyperband"),
-    "stopWhen": ({"stopWhen": {"target": 0.9}}, "spec.stopWhen"),
-    "maxComputeSeconds": ({"maxComputeSeconds": 9}, "spec.maxComputeSeconds"),
-    "enqueue": ({"enqueue": [{"hidden_dim": 8}]}, "spec.enqueue"),
-    "warmStart": ({"warmStart": [{"name": "earlier"}]}, "spec.warmStart"),
-    "objective": ({"trial": {"objective": "my.train:objective"}}, "spec.trial.objective"),
     "checkpoints in a bucket": (
         {"trial": DIGITS_TRIAL | {"checkpoints": {"uri": "s3://bucket/prefix"}}},
-        "spec.trial.checkpoints.uri",
-    ),
-    "checkpoints of the best": (
-        {"trial": DIGITS_TRIAL | {"checkpoints": {"persistentVolumeClaim": "c", "keep": 3}}},
-        "spec.trial.checkpoints.keep above 0",
+        "spec.trial.checkpoints.uri other than file://",
     ),
     "database": ({"database": {"secretName": "mine"}}, "spec.database"),
 }
@@ -36,9 +24,33 @@ def test_what_this_version_cannot_do_is_said(changes: dict[str, Any], field: str
     assert fault == f"{field} is not supported by this version: remove it, or install a version that has it"
 
 
+KEPT = [
+    {"persistentVolumeClaim": "c", "keep": 3},
+    {"uri": "file:///data/ckpts", "keep": 3},
+]
+
+
+@pytest.mark.parametrize("checkpoints", KEPT, ids=str)
+def test_the_best_of_several_objectives_keep_no_checkpoints(checkpoints: dict[str, Any]) -> None:
+    """A trial may come back to the Pareto front after its checkpoint was removed; with one objective it cannot."""
+    trial = DIGITS_TRIAL | {"checkpoints": checkpoints}
+    assert validity.fault(a_spec(trial=trial), None) is None
+    fault = validity.fault(a_spec(trial=trial, objectives=TWO_OBJECTIVES), None) or ""
+    assert fault.startswith("spec.trial.checkpoints.keep needs exactly one objective: ")
+
+
+def test_an_objective_needs_no_search_space() -> None:
+    """Its code suggests; but not for samplers that plan ahead."""
+    trial = {"objective": "my.train:objective"}
+    assert validity.fault(a_spec(trial=trial, searchSpace=[]), None) is None
+    with pytest.raises(ValueError, match="takes its points from searchSpace, which is empty: use tpe or random"):
+        a_spec(trial=trial, searchSpace=[], sampler={"type": "grid"})
+
+
 SPACE = a_spec_document()["searchSpace"]
 CHANGES = {
     "another objective": ({"objectives": [{"metric": "val_loss", "direction": "minimize"}]}, "spec.objectives differ"),
+    "other constraints": ({"constraints": [{"metric": "latency", "upper": 50}]}, "spec.constraints differ"),
     "another model": (
         {"trial": {"lightning": {"model": "${learning_rate} ${hidden_dim}"}}},
         "spec.trial.lightning differs",
@@ -67,6 +79,9 @@ def test_trials_that_cannot_be_compared_are_not_mixed(changes: dict[str, Any], w
     [
         {"maxTrials": 99},
         {"timeout": "2h"},
+        {"stopWhen": {"target": 0.9, "noImprovementTrials": 5}},
+        {"maxComputeSeconds": 60},
+        {"warmStart": [{"name": "earlier"}]},
         {"parallelism": 8},
         {"suspend": True},
         {"pruner": {"type": "none"}},

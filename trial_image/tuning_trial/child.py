@@ -8,19 +8,20 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.exceptions import StorageInternalError, TrialPruned, UpdateFinishedTrialError
+from optuna.trial import TrialState
 
-from tuning_api.search import Pruner
-from tuning_trial import database, interrupts, log, outcomes, search
+from tuning_api.search import Direction, Pruner, Sampler
+from tuning_trial import database, interrupts, keeping, log, outcomes, search
 from tuning_trial.checkpoints import CheckpointFile
 from tuning_trial.errors import WorkerError
+from tuning_trial.late_reports import LateTrial
 from tuning_trial.outcomes import DatabaseLost, Failed, Pruned, Replaced, Result
 
 _PR_SET_PDEATHSIG = 1
@@ -35,13 +36,25 @@ class Assignment:
     study: str
     trial_id: int
     number: int
-    config: dict[str, Any]
+    objective: str | None = None
+    """trial.objective; None for a trial of Lightning."""
+    config: dict[str, Any] = field(default_factory=dict)
+    """trial.lightning, with every value in its place."""
     metrics: tuple[str, ...]
+    limited: tuple[str, ...] = ()
+    """Metrics that a constraint is about."""
+    direction: Direction
+    """Of the first objective."""
+    sampler: Sampler
+    conditional: bool
+    """Whether the search space has conditions, see `search.build_sampler`."""
     pruner: Pruner
     seed: int
     folder: Path
     checkpoint: CheckpointFile | None = None
     """Where the trial saves its state, and goes on from; None when nothing durable was given."""
+    keep: int = 0
+    """trial.checkpoints.keep, if there is such a place."""
 
     @property
     def name(self) -> str:
@@ -79,15 +92,27 @@ def _end_with_parent(parent: int) -> None:
 
 def _result(assignment: Assignment, results: Connection, study: optuna.Study | None) -> Result:
     try:
-        return _train(assignment, results, _study_of_this_process(assignment, study))
+        own = _study_of_this_process(assignment, study)
+        return _run_objective(assignment, own) if assignment.objective else _train(assignment, results, own)
     except UpdateFinishedTrialError:
         return Replaced()
-    except (StorageInternalError, WorkerError) as error:
-        return DatabaseLost(database.describe(error))
     except TrialPruned:
         return Pruned()
     except BaseException as error:  # noqa: BLE001 - the user's code may raise anything, and sys.exit() too
-        return Failed(outcomes.failure_of(error, folders=sys.path))
+        return _of_exception(error)
+
+
+def _of_exception(error: BaseException) -> DatabaseLost | Failed:
+    failure = outcomes.failure_of(error, folders=sys.path)
+    if isinstance(error, StorageInternalError) and database.is_refused(error):
+        # NB: the worker's role may not create trials; Optuna's own sentence speaks of invalid data.
+        words = (
+            f"the database refused it ({database.describe(error)}): a trial may read its study, and change only itself"
+        )
+        return Failed(failure.model_copy(update={"message": words}))
+    if isinstance(error, StorageInternalError | WorkerError):
+        return DatabaseLost(database.describe(error))
+    return Failed(failure)
 
 
 def _study_of_this_process(assignment: Assignment, study: optuna.Study | None) -> optuna.Study:
@@ -98,35 +123,65 @@ def _study_of_this_process(assignment: Assignment, study: optuna.Study | None) -
     return study
 
 
+def _run_objective(assignment: Assignment, study: optuna.Study) -> Result:
+    from tuning_trial import objective_runner  # noqa: PLC0415
+
+    # Not the worker's sampler, whose seed has given the parameters of the spec: the next ones would follow them.
+    sampler = search.build_sampler(
+        assignment.sampler, seed=search.trial_seed(assignment.seed, 0), conditional=assignment.conditional
+    )
+    trial = objective_runner.trial_of(
+        study, assignment.trial_id, sampler=sampler, pruner=search.build_pruner(assignment.pruner)
+    )
+    result = objective_runner.run(
+        objective_runner.load(assignment.objective or ""),
+        trial,
+        metrics=assignment.metrics,
+        seed=assignment.seed,
+        folder=assignment.folder,
+        checkpoints=assignment.checkpoint.folder if assignment.checkpoint else None,
+    )
+    trial.catch_up()
+    return result
+
+
 def _train(assignment: Assignment, results: Connection, study: optuna.Study) -> Result:
     # Only here: a worker that starts a fresh interpreter for each trial needs no torch of its own.
-    from tuning_trial import lightning_parser, lightning_runner, pruning, resuming  # noqa: PLC0415
+    from tuning_trial import lightning_keeper, lightning_parser, lightning_runner, pruning, resuming  # noqa: PLC0415
 
     study.pruner = search.build_pruner(assignment.pruner)
-    trial = optuna.trial.Trial(study, assignment.trial_id)
+    trial = LateTrial(study, assignment.trial_id)
     callback = pruning.ReportAndPrune(
         metrics=assignment.metrics,
-        judge=_judge(trial) if len(assignment.metrics) == 1 else None,
+        judge=pruning.judge_of(trial) if len(assignment.metrics) == 1 else None,
         tell_progress=results.send,
         name=assignment.name,
     )
-    saver = None
+    saver = keeper = None
     if assignment.checkpoint is not None:
         saver = resuming.SaveAndResume(assignment.checkpoint, report=callback, name=assignment.name)
+    if assignment.checkpoint is not None and assignment.keep:
+        keeper = lightning_keeper.KeepWeights(
+            assignment.checkpoint,
+            number=assignment.number,
+            is_wanted=lambda value: _may_be_kept(value, assignment, study),
+            name=assignment.name,
+        )
     assignment.folder.mkdir(parents=True, exist_ok=True)
-    return lightning_runner.train(
+    result = lightning_runner.train(
         assignment.config,
         parser=lightning_parser.shared_parser(),
         seed=assignment.seed,
         folder=assignment.folder,
         callback=callback,
         saver=saver,
+        keeper=keeper,
+        limited=assignment.limited,
     )
+    trial.catch_up()
+    return result
 
 
-def _judge(trial: optuna.trial.Trial) -> Callable[[float, int], bool]:
-    def report_and_ask(value: float, step: int) -> bool:
-        trial.report(value, step)
-        return trial.should_prune()
-
-    return report_and_ask
+def _may_be_kept(value: float, assignment: Assignment, study: optuna.Study) -> bool:
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return keeping.may_be_kept(value, complete, keep=assignment.keep, direction=assignment.direction)

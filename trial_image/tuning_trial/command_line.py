@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import optuna
@@ -41,6 +41,8 @@ def run(arguments: Sequence[str]) -> int:
         0 when all is well, 1 when it is not.
     """
     chosen = _parser().parse_args(arguments)
+    if chosen.command == "describe":
+        return _describe(chosen.class_paths, as_json=chosen.json)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         # What the user's modules print while they are imported is no answer of ours.
@@ -63,15 +65,25 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser(
         "check",
         help="say what would make trials fail: imports, arguments, types; every choice is tried",
-        description="Import the classes of a study and check their arguments, for each choice of the search space.",
+        description="Import the classes of a study and check their arguments, for each choice of the search space; of an"
+        " objective, that it is there and takes a trial.",
     )
     check.add_argument("--json", action="store_true", help='one JSON object a line: {"problem": "..."}')
     trial = commands.add_parser(
         "try",
         help="run one trial in the foreground, with full output",
-        description="Run one trial in this process: its parameters first, what Lightning says, and its metric last.",
+        description="Run one trial in this process: its parameters first, what it says itself, and its metric last.",
     )
     trial.add_argument("--seed", type=int, help="for the parameters and the training; default: the study's")
+    described = commands.add_parser(
+        "describe",
+        help="say which arguments a model or its data take, and what it logs",
+        description="Import a LightningModule or a LightningDataModule, and say what can be known of it by reading.",
+    )
+    described.add_argument(
+        "--json", action="store_true", help='one JSON object a line; {"problem": "..."} where there is none'
+    )
+    described.add_argument("class_paths", metavar="CLASS", nargs="+", help="as package.module.Class")
     for command in (check, trial):
         command.add_argument("file", metavar="FILE", help="the manifest or its spec as JSON; - for standard input")
     return parser
@@ -96,6 +108,31 @@ def _check(spec: StudySpec, *, as_json: bool) -> int:
     return 1 if faults else 0
 
 
+def _describe(class_paths: Sequence[str], *, as_json: bool) -> int:
+    answers = [_description(class_path, as_json=as_json) for class_path in class_paths]
+    for is_known, answer in answers:
+        if is_known:
+            _print(answer)
+        else:
+            _say([answer], as_json=as_json)
+    return 0 if all(is_known for is_known, _ in answers) else 1
+
+
+def _description(class_path: str, *, as_json: bool) -> tuple[bool, str]:
+    """Whether there is one, and its text or why there is none."""
+    from tuning_trial import signature  # noqa: PLC0415
+
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            found = signature.describe(class_path)
+    except TrialError as error:
+        return False, str(error)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - importing the user's module may raise anything
+        traceback.print_exception(error)
+        return False, f"importing {class_path} raised {type(error).__name__}: {error}"
+    return True, json.dumps(found) if as_json else signature.in_words(found)
+
+
 def _say(faults: Sequence[str], *, as_json: bool) -> None:
     for fault in faults:
         print(json.dumps({"problem": fault}) if as_json else fault)  # noqa: T201 - this is the answer
@@ -109,13 +146,10 @@ def _try(spec: StudySpec, *, seed: int | None) -> int:
         lambda record: "Tip:" not in record.getMessage()
     )
     seed = search.trial_seed(spec.resolved_sampler.seed, 0) if seed is None else seed
-    if spec.trial.lightning is None:
-        logger.error("this trial image runs trial.lightning only, and the study has trial.objective")
-        return 1
     try:
-        params = rehearsal.choose(spec, seed=seed)
-        print(f"seed = {seed}", *(f"{name} = {value!r}" for name, value in params.items()), sep="\n", flush=True)  # noqa: T201
-        result = rehearsal.train(spec, params, seed=seed)
+        trial, params = rehearsal.begin(spec, seed=seed)
+        _print(f"seed = {seed}", *_lines(params))
+        result = rehearsal.run(spec, trial, params, seed=seed)
     except (TrialError, MisconfiguredError) as error:
         logger.error("the trial failed: %s", error)
         return 1
@@ -123,13 +157,29 @@ def _try(spec: StudySpec, *, seed: int | None) -> int:
         traceback.print_exception(error)
         logger.error("the trial failed: %s", outcomes.failure_of(error, folders=sys.path).message)
         return 1
+    stored = trial.study.get_trials(deepcopy=False)[trial.number]
+    _print(*_lines({name: value for name, value in stored.params.items() if name not in params}))
     return _show(spec, result)
+
+
+def _lines(params: Mapping[str, object]) -> list[str]:
+    return [f"{name} = {value!r}" for name, value in params.items()]
+
+
+def _print(*lines: str) -> None:
+    if lines:
+        print(*lines, sep="\n", flush=True)  # noqa: T201 - this is the answer
 
 
 def _show(spec: StudySpec, result: Completed | Pruned | Failed) -> int:
     if not isinstance(result, Completed):
         logger.error("the trial failed: %s", result.failure.message if isinstance(result, Failed) else "it was pruned")
         return 1
-    for objective, value in zip(spec.objectives, result.values, strict=True):
-        print(f"{objective.metric} = {value:.6g}")  # noqa: T201
+    values = {objective.metric: value for objective, value in zip(spec.objectives, result.values, strict=True)}
+    values.update(result.limited)
+    violations = [constraint.violations(values[constraint.metric]) for constraint in spec.constraints or []]
+    for metric, value in values.items():
+        _print(f"{metric} = {value:.6g}")
+    if broken := [name for found in violations for name, violation in found.items() if violation > 0]:
+        _print(f"infeasible: it breaks {', '.join(broken)}")
     return 0

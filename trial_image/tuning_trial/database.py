@@ -10,13 +10,14 @@ A worker neither creates tables nor checks their version: the controller did, an
 
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar
 
 import optuna
 import stamina
 from optuna.exceptions import StorageInternalError
-from optuna.storages import RDBStorage
+from optuna.storages import BaseStorage, RDBStorage
 from sqlalchemy import exc, make_url
 
 from tuning_api.contract import Env
@@ -58,6 +59,7 @@ class PatientStorage(RDBStorage):
             attempts=None, timeout=patience, wait_initial=0.5, wait_max=_LONGEST_PAUSE_SECONDS, wait_jitter=0.5
         )
         self._patient_caller = caller.on(lambda error: is_away(error) and not stopping())
+        self.is_patient = True
         super().__init__(
             _for_optuna(url),
             engine_kwargs={
@@ -72,6 +74,8 @@ class PatientStorage(RDBStorage):
 
     def patiently(self, call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         """Call, and again for as long as the database is away; then raise what the last call raised."""
+        if not self.is_patient:
+            return call(*args, **kwargs)
         return self._patient_caller(call, *args, **kwargs)
 
 
@@ -148,6 +152,20 @@ def storage_of(study: optuna.Study) -> PatientStorage:
     return backend
 
 
+@contextmanager
+def at_once(storage: BaseStorage) -> Iterator[None]:
+    """Within it, a call to a study's storage does not wait for a database that is away: it raises what :func:`is_away`."""
+    backend = getattr(storage, "_backend", None)
+    if not isinstance(backend, PatientStorage):
+        yield
+        return
+    backend.is_patient = False
+    try:
+        yield
+    finally:
+        backend.is_patient = True
+
+
 def is_away(error: BaseException) -> bool:
     """Whether the database was out of reach, so that the same call may succeed later."""
     match _cause(error):
@@ -160,6 +178,11 @@ def is_away(error: BaseException) -> bool:
             return not _REFUSED.search(str(cause.orig))
         case _:
             return False
+
+
+def is_refused(error: BaseException) -> bool:
+    """Whether the database is there and the worker's role may not do what was asked."""
+    return isinstance(_cause(error), exc.ProgrammingError)
 
 
 def describe(error: BaseException) -> str:

@@ -4,7 +4,7 @@
     ├── MisconfiguredError      it never can: exit 78
     └── DatabaseAwayError       it can later: exit 75, and the trial is queued again
     TrialError             this trial fails, with a reason that a person can act on
-    ├── InvalidConfigError
+    ├── InvalidConfigError      of trial.lightning, or of trial.objective
     └── MissingMetricError
     UnusableCheckpointError the trial starts from its beginning
     UnreadableSpecError    what was given to `check` or `try` is no study
@@ -12,6 +12,8 @@
 Whatever else is raised in a trial's process comes from the user's code, and is that trial's failure.
 """
 
+import difflib
+from collections.abc import Iterable
 from typing import ClassVar
 
 from tuning_api.contract import FailureReason
@@ -57,3 +59,9 @@ class UnreadableSpecError(Exception):
     def __init__(self, faults: list[str]) -> None:
         super().__init__("; ".join(faults))
         self.faults = faults
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """What a person may have meant, to be put behind a name that does not exist; empty when nothing is near."""
+    close = difflib.get_close_matches(name, list(names), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from typing_extensions import override
 from tuning_trial import lightning_parser, outcomes
 from tuning_trial.config import with_defaults
 from tuning_trial.errors import InvalidConfigError
+from tuning_trial.lightning_keeper import KeepWeights
 from tuning_trial.outcomes import Completed, Failed, Pruned
-from tuning_trial.pruning import ReportAndPrune
+from tuning_trial.pruning import ReportAndPrune, last_values
 from tuning_trial.resuming import SaveAndResume
 
 
@@ -28,6 +30,8 @@ def train(
     folder: Path,
     callback: ReportAndPrune,
     saver: SaveAndResume | None = None,
+    keeper: KeepWeights | None = None,
+    limited: Sequence[str] = (),
     is_watched: bool = False,
 ) -> Completed | Pruned | Failed:
     """Build the model, the data and the trainer of a configuration, and fit.
@@ -39,6 +43,8 @@ def train(
         folder: Where Lightning may write.
         callback: Reports and prunes; it joins the user's own callbacks.
         saver: Saves the training's state, and goes on from it if there is one.
+        keeper: Saves the weights of a trial that is complete.
+        limited: The metrics that a constraint is about; logged once at least, if only in the last epoch.
         is_watched: Whether to show the progress bar and all advice.
 
     Raises:
@@ -51,23 +57,31 @@ def train(
         warnings.filterwarnings("ignore", category=PossibleUserWarning)
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec", category=FutureWarning)
     complete = with_defaults(config, seed=seed, folder=folder, is_watched=is_watched)
+    if keeper:
+        keeper.describe_model(complete)
+    ours: list[Callback] = [*([keeper] if keeper else []), callback]
     try:
-        trainer = _resume(complete, callback=callback, saver=saver) or _fit(
-            complete, parser=parser, callback=callback, saver=saver
+        trainer = _resume(complete, callbacks=ours, saver=saver) or _fit(
+            complete, parser=parser, callbacks=ours, saver=saver
         )
     except MisconfigurationException as error:
         raise InvalidConfigError(_in_one_line("trial.lightning", error)) from error
-    return Pruned() if callback.pruned else outcomes.completed(callback.last_values(trainer))
+    if callback.pruned:
+        return Pruned()
+    result = outcomes.completed(callback.last_values(trainer), last_values(trainer, limited))
+    if keeper and isinstance(result, Completed):
+        return replace(result, checkpoint=keeper.keep(trainer, result.values[0]))
+    return result
 
 
-def _resume(config: dict[str, Any], *, callback: ReportAndPrune, saver: SaveAndResume | None) -> pl.Trainer | None:
+def _resume(config: dict[str, Any], *, callbacks: Sequence[Callback], saver: SaveAndResume | None) -> pl.Trainer | None:
     """Fit on from the checkpoint; None when there is none, or none that can be used."""
     if saver is None or not saver.file.path.exists():
         return None
     saver.expect_state()
     try:
         # A parser of its own, since that of this process is good for one trial, and may be needed after this one.
-        return _fit(config, parser=lightning_parser.build_parser(), callback=callback, saver=saver)
+        return _fit(config, parser=lightning_parser.build_parser(), callbacks=callbacks, saver=saver)
     except Exception as error:
         if saver.has_resumed:
             raise
@@ -76,9 +90,13 @@ def _resume(config: dict[str, Any], *, callback: ReportAndPrune, saver: SaveAndR
 
 
 def _fit(
-    config: dict[str, Any], *, parser: LightningArgumentParser, callback: ReportAndPrune, saver: SaveAndResume | None
+    config: dict[str, Any],
+    *,
+    parser: LightningArgumentParser,
+    callbacks: Sequence[Callback],
+    saver: SaveAndResume | None,
 ) -> pl.Trainer:
-    cli = _TrialCLI(config, parser=parser, first=[saver] if saver else [], last=[callback])
+    cli = _TrialCLI(config, parser=parser, first=[saver] if saver else [], last=callbacks)
     _refuse_launchers(cli.trainer)
     checkpoint = saver.file.path if saver and saver.expects_state else None
     # NB: torch would refuse to load all but tensors (weights_only), and callbacks and hyperparameters may be anything.

@@ -38,19 +38,21 @@ def trace(trial: FrozenTrial, read: Callable[[int], FrozenTrial]) -> Lineage:
     return Lineage(first=trial.number, identity=f"{trial.number} of {trial.datetime_start}", seed=seed)
 
 
-def has_ended(first: int, trials: Sequence[FrozenTrial]) -> bool:
-    """Whether nobody will continue a trial any more.
+def lasts(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """For each trial the last of those that continue it; itself if there is none.
 
     Args:
-        first: The first of the lineage.
         trials: All trials of the study, in the order of their numbers.
     """
-    if first >= len(trials):
-        return True
-    successors = {before: trial for trial in trials if (before := _continued_by(trial)) is not None}
-    last = trials[first]
-    while last.number in successors:
-        last = successors[last.number]
+    found = list(trials)
+    for trial in reversed(trials):
+        if (before := _continued_by(trial)) is not None:
+            found[before] = found[trial.number]
+    return found
+
+
+def has_ended(last: FrozenTrial) -> bool:
+    """Whether nobody will continue a trial any more, given the last of its lineage."""
     return last.state.is_finished() and REQUEUED_ATTRIBUTE not in last.user_attrs
 
 

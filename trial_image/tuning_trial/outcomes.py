@@ -8,15 +8,23 @@ import math
 import signal
 import sys
 import traceback
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from pathlib import Path
 from typing import Any
 
 from optuna.trial import TrialState
 
-from tuning_api.contract import EPOCHS_ATTRIBUTE, FAILURE_ATTRIBUTE, MAX_EPOCHS_ATTRIBUTE, Failure, FailureReason
+from tuning_api.contract import (
+    CHECKPOINT_ATTRIBUTE,
+    EPOCHS_ATTRIBUTE,
+    FAILURE_ATTRIBUTE,
+    LIMITED_ATTRIBUTE,
+    MAX_EPOCHS_ATTRIBUTE,
+    Failure,
+    FailureReason,
+)
 from tuning_trial.errors import TrialError
 
 
@@ -35,6 +43,10 @@ class Completed:
     """The training ran to its end, or was ended by the user's own callback."""
 
     values: tuple[float, ...]
+    checkpoint: str | None = None
+    """What it left to be kept, as a path below the place of the checkpoints."""
+    limited: Mapping[str, float] = field(default_factory=dict)
+    """The last values of the metrics that spec.constraints is about."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +160,11 @@ def record(outcome: Outcome, progress: Progress | None) -> Record | None:
         if progress.max_epochs is not None:
             attributes[MAX_EPOCHS_ATTRIBUTE] = progress.max_epochs
     match outcome:
-        case Completed(values):
+        case Completed(values, checkpoint, limited):
+            if checkpoint:
+                attributes[CHECKPOINT_ATTRIBUTE] = checkpoint
+            if limited:
+                attributes[LIMITED_ATTRIBUTE] = dict(limited)
             return Record(state=TrialState.COMPLETE, values=values, attributes=attributes)
         case Pruned():
             return Record(state=TrialState.PRUNED, attributes=attributes)
@@ -159,19 +175,63 @@ def record(outcome: Outcome, progress: Progress | None) -> Record | None:
             return None
 
 
-def completed(values: Mapping[str, float]) -> Completed | Failed:
-    """The result of a training that came to its end, given the last value of each objective's metric."""
-    for metric, value in values.items():
+def completed(values: Mapping[str, float], limited: Mapping[str, float] | None = None) -> Completed | Failed:
+    """The result of a training that came to its end.
+
+    Args:
+        values: The last value of each objective's metric.
+        limited: The last value of each metric that a constraint is about.
+    """
+    limited = limited or {}
+    for metric, value in (*values.items(), *limited.items()):
         if not math.isfinite(value):
             return _failed(FailureReason.NOT_FINITE, f"{metric} is {value} at the end of the training")
-    return Completed(tuple(values.values()))
+    return Completed(tuple(values.values()), limited=limited)
 
 
+def returned(result: object, *, metrics: Sequence[str]) -> Completed | Failed:
+    """The result of an objective, as Optuna takes it: a number, or a sequence with one for each objective.
+
+    NB: Optuna takes infinite values; here they fail the trial, as those of a training do.
+    """
+    values = list(result) if isinstance(result, Sequence) and not isinstance(result, str) else [result]
+    if len(values) != len(metrics):
+        wanted = f"one value for each of {', '.join(metrics)}" if len(metrics) > 1 else f"one value, {metrics[0]}"
+        return _failed(
+            FailureReason.INVALID_VALUE, f"the objective returned {_shown(result)}, and should return {wanted}"
+        )
+    numbers = [_number(value) for value in values]
+    for metric, value, number in zip(metrics, values, numbers, strict=True):
+        if number is None:
+            message = f"the objective returned {_shown(value)} as {metric}, which is no number"
+            return _failed(FailureReason.INVALID_VALUE, message)
+        if not math.isfinite(number):
+            return _failed(FailureReason.NOT_FINITE, f"the objective returned {number} as {metric}")
+    return Completed(tuple(number for number in numbers if number is not None))
+
+
+def _number(value: Any) -> float | None:
+    """What `float` takes, such as a tensor of one element; but no text."""
+    if isinstance(value, str | bytes):
+        return None
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        return None
+
+
+def _shown(value: object) -> str:
+    text = " ".join(repr(value).split())
+    return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 1]}…"
+
+
+_LONGEST_VALUE = 80
 _LONGEST_MESSAGE = 500
 _LAST_LINES = 40
 _LAST_CHARACTERS = 8_000
 _FRAMEWORKS = frozenset(
     {
+        "joblib",
         "jsonargparse",
         "lightning",
         "lightning_fabric",
@@ -179,6 +239,8 @@ _FRAMEWORKS = frozenset(
         "numpy",
         "optuna",
         "pytorch_lightning",
+        "scipy",
+        "sklearn",
         "tenacity",
         "stamina",
         "torch",

@@ -1,4 +1,4 @@
-"""The Lightning callback that reports a trial's metric and stops the training when the pruner says so.
+"""The Lightning callbacks that report a trial's metric and stop the training when the pruner says so.
 
 Optuna's own callback needs the `lightning` package, only warns when the metric does not exist (so that a misspelt one
 never prunes), and raises from inside a hook, which skips the hooks of the user that should end a training.
@@ -9,10 +9,12 @@ from enum import Enum, auto
 from typing import Any
 
 import pytorch_lightning as pl
+from optuna.exceptions import TrialPruned
+from optuna.trial import BaseTrial
 from pytorch_lightning.callbacks import Callback
 from typing_extensions import override
 
-from tuning_trial.errors import MissingMetricError
+from tuning_trial.errors import InvalidConfigError, MissingMetricError
 from tuning_trial.log import logger
 from tuning_trial.outcomes import Progress
 
@@ -118,12 +120,7 @@ class ReportAndPrune(Callback):
         Raises:
             MissingMetricError: one was never logged; the message names those that were.
         """
-        logged = trainer.callback_metrics
-        for metric in self._metrics:
-            if metric not in logged:
-                known = ", ".join(sorted(logged)) or "none"
-                raise MissingMetricError(f"the model logged no metric {metric!r}; it logged {known}")
-        return {metric: float(logged[metric]) for metric in self._metrics}
+        return last_values(trainer, self._metrics)
 
     def _are_logged(self, trainer: pl.Trainer) -> bool:
         return all(metric in trainer.callback_metrics for metric in self._metrics)
@@ -140,6 +137,96 @@ class ReportAndPrune(Callback):
             if should_prune and _may_stop(trainer):
                 self.pruned = trainer.should_stop = True
         self._step += 1
+
+
+class PruningCallback(ReportAndPrune):
+    """For a Trainer in an Optuna objective: reports a metric, and ends `trainer.fit` by `optuna.TrialPruned`.
+
+        trainer = pl.Trainer(max_epochs=20, callbacks=[PruningCallback(trial, monitor="val_acc")])
+
+    It takes the arguments of Optuna's `PyTorchLightningPruningCallback`, which needs the `lightning` package. A step is a
+    validation run, see :class:`ReportAndPrune`; of several objectives none is reported, since Optuna prunes one only.
+    """
+
+    def __init__(self, trial: BaseTrial, monitor: str) -> None:
+        """Prepare for one trial.
+
+        Args:
+            trial: What the objective was given; an `optuna.trial.FixedTrial` does as well, and is never pruned.
+            monitor: The metric's name, as logged with `self.log`.
+        """
+        study = getattr(trial, "study", None)
+        can_prune = study is None or len(study.directions) == 1
+        super().__init__(
+            metrics=[monitor],
+            judge=judge_of(trial) if can_prune else None,
+            tell_progress=lambda _: None,
+            name=f"trial {trial.number}",
+        )
+        self._position: dict[str, Any] | None = None
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        """Where the reports are, for every checkpoint of the Trainer."""
+        return self.position()
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """A Trainer goes on from a checkpoint (`ckpt_path`)."""
+        self._position = state_dict
+
+    @override
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Report again what was reported up to the checkpoint: the trial that was interrupted was another one."""
+        if self._position is not None:
+            self.go_on(trainer, self._position)
+            self._position = None
+
+    @override
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuse a strategy that starts processes, as trials of trial.lightning do.
+
+        NB: Lightning calls this when it has started them already; `settings.read` ends those that are workers again.
+        """
+        if trainer.strategy.launcher is not None:
+            raise InvalidConfigError(
+                f"{type(trainer.strategy).__name__} starts processes of its own, and a trial is one process: set devices to"
+                " 1, and parallelism to the number of GPUs"
+            )
+
+    @override
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Let the objective know, now that the training has ended as it always does.
+
+        Raises:
+            TrialPruned: the pruner stopped the training.
+        """
+        if self.pruned and stage == "fit":
+            raise TrialPruned(f"pruned at step {self._step - 1}")
+
+
+def judge_of(trial: BaseTrial) -> Judge:
+    """Reports to a trial, and asks its pruner."""
+
+    def report_and_ask(value: float, step: int) -> bool:
+        trial.report(value, step)
+        return trial.should_prune()
+
+    return report_and_ask
+
+
+def last_values(trainer: pl.Trainer, metrics: Sequence[str]) -> dict[str, float]:
+    """The last value of each of these metrics.
+
+    Raises:
+        MissingMetricError: one was never logged; the message names those that were.
+    """
+    logged = trainer.callback_metrics
+    for metric in metrics:
+        if metric not in logged:
+            known = ", ".join(sorted(logged)) or "none"
+            raise MissingMetricError(f"the model logged no metric {metric!r}; it logged {known}")
+    return {metric: float(logged[metric]) for metric in metrics}
 
 
 def _max_epochs(trainer: pl.Trainer) -> int | None:

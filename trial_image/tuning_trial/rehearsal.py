@@ -2,26 +2,21 @@
 
 import json
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import optuna
-import pytorch_lightning as pl
-from jsonargparse import Namespace
+from optuna.trial import Trial
 from pydantic import ValidationError
-from pytorch_lightning.utilities.model_helpers import is_overridden
 
 from tuning_api.schema import Scalar
 from tuning_api.spec import StudySpec
-from tuning_trial import config, lightning_parser, lightning_runner, search
-from tuning_trial.errors import InvalidConfigError, MisconfiguredError, UnreadableSpecError
+from tuning_trial import objective_runner, outcomes, search
+from tuning_trial.errors import MisconfiguredError, TrialError, UnreadableSpecError
 from tuning_trial.outcomes import Completed, Failed, Pruned
-from tuning_trial.pruning import ReportAndPrune
 
-_STAND_IN = {"model": {"class_path": "pytorch_lightning.demos.boring_classes.BoringModel"}}
-"""A model that always fits, so that the other parts are checked while the study's own model is at fault."""
 _SAMPLES = 3
 """Draws on top of those that try each choice."""
 _SEED = 0
@@ -59,102 +54,90 @@ def faults(spec: StudySpec) -> list[str]:
 
 
 def _faults(spec: StudySpec) -> Iterator[str]:
-    if spec.trial.lightning is None:
-        yield "this trial image runs trial.lightning only, and the study has trial.objective"
-        return
     try:
         search.build_sampler(spec.resolved_sampler, seed=_SEED, conditional=False)
         search.build_pruner(spec.resolved_pruner)
     except MisconfiguredError as error:
         yield str(error)
+    if spec.trial.objective:
+        yield from _faults_of_objective(spec.trial.objective)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=_SEED))
     for fixed in [*search.every_choice(spec.search_space), *[{}] * _SAMPLES]:
         yield from _faults_of_trial(spec, study, fixed)
 
 
+def _faults_of_objective(path: str) -> Iterator[str]:
+    """What can be said without calling it; a call is what `try` does."""
+    try:
+        objective_runner.load(path)
+    except TrialError as error:
+        yield str(error)
+    except SystemExit as error:
+        yield f"trial.objective: importing {path} ended the program (sys.exit({error.code!r}))"
+    except Exception as error:  # noqa: BLE001 - the user's code may raise anything
+        yield f"trial.objective: importing {path} raised {outcomes.failure_of(error, folders=sys.path).message}"
+
+
 def _faults_of_trial(spec: StudySpec, study: optuna.Study, fixed: dict[str, Scalar]) -> Iterator[str]:
     try:
-        complete = config.with_defaults(_configuration(spec, _choose(spec, study, fixed)), seed=_SEED, folder=Path())
-    except (InvalidConfigError, ValueError) as error:
+        params = _choose(spec, _ask(study, fixed))
+    except ValueError as error:
         yield str(error)
         return
-    try:
-        parsed = lightning_parser.parse(lightning_parser.shared_parser(), complete)
-    except InvalidConfigError as error:
-        yield from _faults_of_parts(complete) or [str(error)]
-        return
-    except SystemExit as error:
-        yield f"importing the classes of trial.lightning ended the program (sys.exit({error.code!r}))"
-        return
-    yield from _faults_of_model(parsed)
+    if spec.trial.lightning is not None:
+        # Only here: torch takes seconds, and an objective may do without.
+        from tuning_trial import lightning_rehearsal  # noqa: PLC0415
+
+        yield from lightning_rehearsal.faults(spec, params, seed=_SEED)
 
 
-def _faults_of_parts(complete: dict[str, Any]) -> list[str]:
-    """The parser stops at the first fault; the parts of a configuration can be at fault one by one."""
-    found = [] if complete.get("model") else ["trial.lightning needs model"]
-    for name, part in complete.items():
-        try:
-            lightning_parser.parse(lightning_parser.shared_parser(), _STAND_IN | {name: part})
-        except InvalidConfigError as error:
-            found.append(str(error))
-    return found
+def _ask(study: optuna.Study, fixed: dict[str, Scalar]) -> Trial:
+    if fixed:
+        study.enqueue_trial(fixed)
+    return study.ask()
 
 
-def _faults_of_model(parsed: Namespace) -> Iterator[str]:
-    """What Lightning itself would say only when the training starts."""
-    model = lightning_parser.class_of(parsed.model.class_path)
-    if not isinstance(model, type):
-        return  # a function that makes the model, which the parser takes too
-    if not is_overridden("training_step", model, pl.LightningModule):
-        yield f"{parsed.model.class_path} has no training_step"
-    if not is_overridden("configure_optimizers", model, pl.LightningModule) and not parsed.get("optimizer"):
-        yield f"{parsed.model.class_path} has no configure_optimizers, and trial.lightning has no optimizer: add one of them"
-    if not parsed.get("data") and not is_overridden("train_dataloader", model, pl.LightningModule):
-        yield f"{parsed.model.class_path} has no train_dataloader, and trial.lightning has no data: add one of them"
+def _choose(spec: StudySpec, trial: Trial) -> dict[str, Scalar]:
+    return search.suggest(trial, spec.search_space)
 
 
-def _choose(spec: StudySpec, study: optuna.Study, fixed: dict[str, Scalar]) -> dict[str, Scalar]:
-    study.enqueue_trial(fixed)
-    return search.suggest(study.ask(), spec.search_space)
+def begin(spec: StudySpec, *, seed: int) -> tuple[Trial, dict[str, Scalar]]:
+    """A first trial: the study's first known good point if there is one, and its sampler's draw.
 
-
-def _configuration(
-    spec: StudySpec, params: dict[str, Scalar], *, folder: Path = Path(), study: str = "study"
-) -> dict[str, Any]:
-    names = {parameter.name for parameter in spec.search_space}
-    built_in: dict[str, Scalar] = {"trial.number": 0, "trial.dir": str(folder), "study.name": study}
-    return config.substitute(spec.trial.lightning or {}, built_in | params, absent=names - params.keys())
-
-
-def choose(spec: StudySpec, *, seed: int) -> dict[str, Scalar]:
-    """The parameters of a first trial: the study's first known good point if there is one, and its sampler's draw."""
+    Returns:
+        The trial, and the parameters of the spec; an objective may choose more.
+    """
     conditional = any(parameter.when for parameter in spec.search_space)
-    sampler = search.build_sampler(spec.resolved_sampler, seed=seed, conditional=conditional)
-    return _choose(spec, optuna.create_study(sampler=sampler), (spec.enqueue or [{}])[0])
+    study = optuna.create_study(
+        directions=[objective.direction.value for objective in spec.objectives],
+        sampler=search.build_sampler(spec.resolved_sampler, seed=seed, conditional=conditional),
+        pruner=optuna.pruners.NopPruner(),
+    )
+    trial = _ask(study, (spec.enqueue or [{}])[0])
+    return trial, _choose(spec, trial)
 
 
-def train(spec: StudySpec, params: dict[str, Scalar], *, seed: int) -> Completed | Pruned | Failed:
-    """Run one trial in this process, and show what Lightning shows; nothing is pruned, and nothing is kept.
+def run(spec: StudySpec, trial: Trial, params: dict[str, Scalar], *, seed: int) -> Completed | Pruned | Failed:
+    """Run a trial in this process, and show what it shows; nothing is pruned, and nothing is kept.
 
     Raises:
         TrialError: the configuration cannot be built, or the model does not log an objective's metric.
         Exception: whatever the user's code raises.
     """
     folder = Path(tempfile.mkdtemp(prefix="trial-"))
-    callback = ReportAndPrune(
-        metrics=[objective.metric for objective in spec.objectives],
-        judge=None,
-        tell_progress=lambda _: None,
-        name="trial",
-    )
     try:
-        return lightning_runner.train(
-            _configuration(spec, params, folder=folder),
-            parser=lightning_parser.build_parser(),
+        if spec.trial.objective is None:
+            from tuning_trial import lightning_rehearsal  # noqa: PLC0415
+
+            return lightning_rehearsal.train(spec, params, seed=seed, folder=folder)
+        study = trial.study
+        return objective_runner.run(
+            objective_runner.load(spec.trial.objective),
+            objective_runner.trial_of(study, trial._trial_id, sampler=study.sampler, pruner=study.pruner),  # noqa: SLF001
+            metrics=[objective.metric for objective in spec.objectives],
             seed=seed,
             folder=folder,
-            callback=callback,
-            is_watched=True,
+            checkpoints=None,
         )
     finally:
         shutil.rmtree(folder, ignore_errors=True)

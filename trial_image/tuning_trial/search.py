@@ -1,26 +1,29 @@
-"""Optuna's sampler and pruner as the spec describes them, and the parameters of one trial.
+"""The search as one trial sees it: its seed, the earlier trials that its sampler learns from, its parameters."""
 
-Both are built anew for every trial: that costs microseconds, takes up every change of the spec, and lets each trial have
-its own seed. One seed for all workers would give them the same points (10 different of 24 trials with 8 workers, as
-measured); a seed for each worker would make a trial depend on the pod that happens to run it.
-"""
-
+import copy
 import hashlib
 import secrets
-import warnings
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
-from optuna.exceptions import ExperimentalWarning
-from optuna.pruners import BasePruner, MedianPruner, NopPruner
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
-from optuna.trial import Trial
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial, Trial, TrialState
 
-from tuning_api.distributions import search_order
+from tuning_api.distributions import distribution, suggest
 from tuning_api.schema import Scalar
-from tuning_api.search import Condition, Parameter, ParameterType, Pruner, PrunerType, Sampler, SamplerType
-from tuning_trial.errors import MisconfiguredError
+from tuning_api.search import Parameter
+from tuning_api.space import fits, is_met
+from tuning_trial.pruners import build_pruner
+from tuning_trial.samplers import build_sampler
+
+__all__ = ["build_pruner", "build_sampler", "every_choice", "is_met", "suggest", "suggest_within", "trial_seed"]
 
 _SEEDS = 2**32
+_FIXED_PARAMS = "fixed_params"
+"""Optuna's system attribute of a trial with given parameters: a planned or known good point, or a retry."""
+_STATE_OF_CMAES = ("cma:", "cmawm:", "sepcma:")
+"""Optuna's system attributes with the state of CMA-ES, in units of the bounds that it was made under."""
 
 
 def trial_seed(study_seed: int | None, number: int) -> int:
@@ -33,92 +36,59 @@ def trial_seed(study_seed: int | None, number: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{study_seed}:{number}".encode()).digest()[:4])
 
 
-def build_sampler(spec: Sampler, *, seed: int, conditional: bool) -> BaseSampler:
-    """The sampler of one trial.
-
-    Args:
-        spec: Its type and options.
-        seed: From :func:`trial_seed`.
-        conditional: Whether some parameters exist only under a condition; TPE then models each branch by itself.
-
-    Raises:
-        MisconfiguredError: this image does not know the type.
-    """
-    match spec.type:
-        case SamplerType.RANDOM:
-            return RandomSampler(seed=seed)
-        case SamplerType.TPE:
-            group = spec.group if spec.group is not None else conditional and spec.multivariate is not False
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ExperimentalWarning)  # of group, since 2.8
-                return TPESampler(
-                    seed=seed,
-                    group=group,
-                    **_given(
-                        n_startup_trials=spec.n_startup_trials,
-                        n_ei_candidates=spec.n_ei_candidates,
-                        multivariate=spec.multivariate,
-                        constant_liar=spec.constant_liar,
-                    ),
-                )
-        case unknown:
-            raise MisconfiguredError(
-                f"this trial image knows the samplers tpe and random, not {unknown}: use a newer image"
-            )
-
-
-def build_pruner(spec: Pruner) -> BasePruner:
-    """The pruner.
-
-    Raises:
-        MisconfiguredError: this image does not know the type.
-    """
-    match spec.type:
-        case PrunerType.NONE:
-            return NopPruner()
-        case PrunerType.MEDIAN:
-            return MedianPruner(
-                **_given(
-                    n_startup_trials=spec.n_startup_trials,
-                    n_warmup_steps=spec.n_warmup_steps,
-                    interval_steps=spec.interval_steps,
-                    n_min_trials=spec.n_min_trials,
-                )
-            )
-        case unknown:
-            raise MisconfiguredError(
-                f"this trial image knows the pruners median and none, not {unknown}: use a newer image"
-            )
-
-
-def _given(**options: Any) -> dict[str, Any]:
-    """The options that were given; for the others Optuna's own defaults apply."""
-    return {name: value for name, value in options.items() if value is not None}
-
-
-def suggest(trial: Trial, space: list[Parameter]) -> dict[str, Scalar]:
-    """Choose the parameters of a trial; those whose condition is not met are not chosen at all.
+def suggest_within(study: optuna.Study, trial_id: int, space: list[Parameter]) -> dict[str, Scalar]:
+    """Choose the parameters of a trial that runs, with the study's sampler and pruner.
 
     Raises:
         ValueError: a fixed value is none of the choices, or a distribution does not fit those of earlier trials.
     """
-    values: dict[str, Scalar] = {}
-    for parameter in search_order(space):
-        if parameter.when is None or is_met(parameter.when, values):
-            values[parameter.name] = _suggest(trial, parameter)
-    return values
+    trials = study.get_trials(deepcopy=False)
+    fixed = study._storage.get_trial(trial_id).system_attrs.get(_FIXED_PARAMS)  # noqa: SLF001
+    current = {parameter.name: (parameter, distribution(parameter)) for parameter in space}
+    if any(_seen_within(trial, current) is not trial for trial in trials):
+        study = copy.copy(study)
+        study._storage = _TrialsWithin(study._storage, current)  # type: ignore[assignment]  # noqa: SLF001
+    return suggest(Trial(study, trial_id), space, fixed=fixed)
 
 
-def _suggest(trial: Trial, parameter: Parameter) -> Scalar:
-    name, log = parameter.name, bool(parameter.log)
-    if parameter.type is ParameterType.CATEGORICAL:
-        chosen: Scalar = trial.suggest_categorical(name, parameter.choices or [])
-        return chosen
-    if parameter.low is None or parameter.high is None:
-        raise ValueError(f"parameter {name} needs low and high")
-    if parameter.type is ParameterType.FLOAT:
-        return trial.suggest_float(name, parameter.low, parameter.high, step=parameter.step, log=log)
-    return trial.suggest_int(name, int(parameter.low), int(parameter.high), step=int(parameter.step or 1), log=log)
+class _TrialsWithin:
+    """Optuna's storage, in which all trials seem to be of the space as it is now.
+
+    NB: Optuna drops a parameter from what it models jointly as soon as two trials have different bounds for it: after a
+    change of bounds, cmaes, nsga2, nsga3 and gp would draw it at random for ever.
+    """
+
+    def __init__(self, storage: Any, space: Mapping[str, tuple[Parameter, BaseDistribution]]) -> None:
+        self._storage = storage
+        self._space = space
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._storage, name)
+
+    def get_all_trials(
+        self,
+        study_id: int,
+        deepcopy: bool = True,  # noqa: FBT001, FBT002 - the name and place are Optuna's
+        states: Container[TrialState] | None = None,
+    ) -> list[FrozenTrial]:
+        """See Optuna."""
+        trials: Sequence[FrozenTrial] = self._storage.get_all_trials(study_id, deepcopy=deepcopy, states=states)
+        return [seen for trial in trials if (seen := _seen_within(trial, self._space)) is not None]
+
+
+def _seen_within(trial: FrozenTrial, space: Mapping[str, tuple[Parameter, BaseDistribution]]) -> FrozenTrial | None:
+    """A trial as the sampler may see it: itself, itself under the present bounds, or None if it lies outside of them."""
+    present = {name: space[name] for name in trial.params if name in space}
+    if not all(fits(parameter, trial.params[name]) for name, (parameter, _) in present.items()):
+        return None
+    if all(trial.distributions[name] == now for name, (_, now) in present.items()):
+        return trial
+    seen = copy.copy(trial)
+    seen.distributions = trial.distributions | {name: now for name, (_, now) in present.items()}
+    seen.system_attrs = {
+        name: value for name, value in trial.system_attrs.items() if not name.startswith(_STATE_OF_CMAES)
+    }
+    return seen
 
 
 def every_choice(space: list[Parameter]) -> list[dict[str, Scalar]]:
@@ -141,11 +111,3 @@ def _meeting(parameter: Parameter, by_name: dict[str, Parameter]) -> dict[str, S
         values[parameter.when.parameter] = parameter.when.in_[0]
         parameter = by_name[parameter.when.parameter]
     return values
-
-
-def is_met(condition: Condition, values: dict[str, Scalar]) -> bool:
-    """Whether the other parameter was chosen and has one of the values; `true` is not 1, but 2 is 2.0."""
-    if condition.parameter not in values:
-        return False
-    value = values[condition.parameter]
-    return any(isinstance(value, bool) == isinstance(item, bool) and value == item for item in condition.in_)

@@ -12,6 +12,8 @@ from tuning_api.contract import Env, Owner
 from tuning_trial.errors import MisconfiguredError
 
 DEFAULT_IDLE_SECONDS = 10.0
+_RANK = "LOCAL_RANK"
+"""Set by Lightning's `ddp` for the programs that it starts: one for each device but the first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +34,11 @@ def read(environment: Mapping[str, str]) -> Settings:
     Raises:
         MisconfiguredError: a variable is missing or makes no sense; the message names it.
     """
+    if environment.get(_RANK, "0") != "0":
+        raise MisconfiguredError(
+            f"{_RANK} is {environment[_RANK]}: a Trainer with several devices started this program again, which would claim"
+            " another trial; set its devices to 1, and parallelism to the number of GPUs"
+        )
     return Settings(
         database_url=_required(environment, Env.DATABASE_URL, "the SQLAlchemy URL of the study's database"),
         study=_required(environment, Env.STUDY, "the name of the study"),

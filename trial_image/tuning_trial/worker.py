@@ -10,22 +10,44 @@ ended it, the controller queues the trial again.
 
 import os
 import shutil
+import sys
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib import import_module
 
 import optuna
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
-from optuna.trial import FrozenTrial, Trial
+from optuna.trial import FrozenTrial
 from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
-from tuning_api.contract import REQUEUED_ATTRIBUTE, SEED_ATTRIBUTE, SPEC_ATTRIBUTE, ExitCode, Failure, FailureReason
+from tuning_api.contract import (
+    CHECKPOINT_ATTRIBUTE,
+    REQUEUED_ATTRIBUTE,
+    SEED_ATTRIBUTE,
+    SPEC_ATTRIBUTE,
+    ExitCode,
+    Failure,
+    FailureReason,
+)
 from tuning_api.schema import Scalar
-from tuning_api.spec import StudySpec
-from tuning_trial import checkpoints, claim, config, database, forking, lineage, outcomes, search, supervision
+from tuning_api.spec import Constraint, StudySpec
+from tuning_trial import (
+    checkpoints,
+    claim,
+    config,
+    database,
+    forking,
+    keeping,
+    lineage,
+    outcomes,
+    samplers,
+    search,
+    supervision,
+)
 from tuning_trial.checkpoints import CheckpointFile
 from tuning_trial.child import Assignment
 from tuning_trial.claim import Claimed
@@ -42,7 +64,7 @@ _LARGE_ENOUGH_FOR_THREADS = 1 << 20
 _POLL_SECONDS = 1.0
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class _Worker:
     """A worker with its study open."""
 
@@ -51,6 +73,7 @@ class _Worker:
     study: optuna.Study
     storage: database.PatientStorage
     isolation: Isolation
+    """`process` from the moment on at which this process can no longer be forked."""
     grace: float
 
 
@@ -94,17 +117,29 @@ def work(
         raise
 
 
-def _discard_what_nobody_continues(worker: _Worker) -> None:
-    """Remove the checkpoints of trials that somebody else ended: the controller gave up, or a worker died right after."""
+def _tidy_up(worker: _Worker, spec: StudySpec) -> None:
+    """Remove the files of trials that have ended, but for those of the study's best.
+
+    They are ours, or of trials that somebody else ended: the controller gave up, or a worker died right after.
+    """
     settings = worker.settings
+    # NB: the files first: a trial that begins after its study was read has files that this worker knows nothing of.
     if settings.checkpoints is None or not (
-        found := list(checkpoints.kept(settings.checkpoints, study=settings.study))
+        found := list(checkpoints.found(settings.checkpoints, study=settings.study))
     ):
         return
     trials = worker.study.get_trials(deepcopy=False)
+    best = keeping.best(trials, keep=_keep(spec), direction=spec.objectives[0].direction)
+    lasts = lineage.lasts(trials)
     for first in found:
-        if lineage.has_ended(first, trials):
-            checkpoints.of_trial(settings.checkpoints, study=settings.study, first=first).discard()
+        last = lasts[first] if first < len(lasts) else None  # of a study that had the same name
+        if last is None or lineage.has_ended(last):
+            kept = last.user_attrs.get(CHECKPOINT_ATTRIBUTE) if last and last.number in best else None
+            checkpoints.of_trial(settings.checkpoints, study=settings.study, first=first).discard(but=kept)
+
+
+def _keep(spec: StudySpec) -> int:
+    return spec.trial.checkpoints.keep if spec.trial.checkpoints else 0
 
 
 def _read_spec(study: optuna.Study) -> StudySpec:
@@ -119,8 +154,6 @@ def _read_spec(study: optuna.Study) -> StudySpec:
         raise MisconfiguredError(
             f"this trial image cannot read the study's spec ({where}: {first['msg']}): is it older than the operator?"
         ) from error
-    if spec.trial.lightning is None:
-        raise MisconfiguredError("this trial image runs trial.lightning only, and the study has trial.objective")
     return spec
 
 
@@ -129,30 +162,43 @@ def _prepare(spec: StudySpec) -> Isolation:
     if spec.trial.isolation == "process":
         logger.info("isolation: process, each trial gets a fresh interpreter")
         return "process"
+    if samplers.computes_with_torch(spec.resolved_sampler):
+        logger.info("sampler %s: each trial gets a fresh interpreter", spec.resolved_sampler.type)
+        return "process"
     started = time.monotonic()
     # torch.cuda.is_available() then asks the driver's management library and does not initialise CUDA, which a fork
     # would inherit in a state that cannot be used (pytorch/pytorch#83973).
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
-    # Only here: with isolation "process" this process needs no torch, and a wrong setting is reported seconds earlier.
-    import torch  # noqa: PLC0415
+    if spec.trial.objective:
+        _import(spec.trial.objective.partition(":")[0])
+        logger.info("imported %s in %.0f s", spec.trial.objective, time.monotonic() - started)
+    else:
+        # Only here: with isolation "process" this process needs no torch, and a wrong setting is reported seconds earlier.
+        import torch  # noqa: PLC0415
 
-    from tuning_trial import lightning_parser, lightning_runner  # noqa: F401, PLC0415
+        from tuning_trial import lightning_parser, lightning_runner  # noqa: F401, PLC0415
 
-    lightning_parser.shared_parser()
-    for path in config.class_paths(spec.trial.lightning):
-        _import_module_of(path)
-    logger.info("imported torch %s and the model in %.0f s", torch.__version__, time.monotonic() - started)
-    if why := forking.obstacle(
-        torch_has_cuda=bool(torch.cuda.is_initialized()),  # type: ignore[no-untyped-call]
-        parallel_loop=lambda: torch.ones(_LARGE_ENOUGH_FOR_THREADS),  # not made here: that would start the threads
-    ):
+        lightning_parser.shared_parser()
+        for path in config.class_paths(spec.trial.lightning):
+            _import(path.rpartition(".")[0])
+        logger.info("imported torch %s and the model in %.0f s", torch.__version__, time.monotonic() - started)
+    if why := _obstacle_to_forks():
         logger.warning("%s: each trial gets a fresh interpreter instead of a fork (isolation: process)", why)
         return "process"
     return "fork"
 
 
-def _import_module_of(class_path: str) -> None:
-    module = class_path.rpartition(".")[0]
+def _obstacle_to_forks() -> str | None:
+    torch = sys.modules.get("torch")
+    if torch is None:  # an objective that does without
+        return forking.obstacle(torch_has_cuda=False, parallel_loop=lambda: None)
+    return forking.obstacle(
+        torch_has_cuda=bool(torch.cuda.is_initialized()),
+        parallel_loop=lambda: torch.ones(_LARGE_ENOUGH_FOR_THREADS),  # not made here: that would start the threads
+    )
+
+
+def _import(module: str) -> None:
     try:
         import_module(module)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's code may raise anything
@@ -161,7 +207,7 @@ def _import_module_of(class_path: str) -> None:
 
 def _run_trials(worker: _Worker) -> ExitCode:
     trials = 0
-    _discard_what_nobody_continues(worker)
+    _tidy_up(worker, _read_spec(worker.study))
     while not worker.signals.requested:
         claimed = _wait_for_trial(worker)
         if claimed is None:
@@ -173,7 +219,7 @@ def _run_trials(worker: _Worker) -> ExitCode:
     if worker.signals.requested:
         logger.info("asked to stop: leaving after %d trials", trials)
         return ExitCode.INTERRUPTED
-    _discard_what_nobody_continues(worker)
+    _tidy_up(worker, _read_spec(worker.study))
     logger.info("no trial is waiting: leaving after %d trials", trials)
     return ExitCode.NOTHING_LEFT
 
@@ -209,6 +255,12 @@ def _now() -> datetime:
     return datetime.now(UTC).replace(tzinfo=None)
 
 
+def _isolation(worker: _Worker, spec: StudySpec) -> Isolation:
+    if samplers.computes_with_torch(spec.resolved_sampler):
+        worker.isolation = "process"
+    return "process" if spec.trial.isolation == "process" else worker.isolation
+
+
 def _run_trial(worker: _Worker, claimed: Claimed) -> Outcome:
     started = time.monotonic()
     progress: Progress | None = None
@@ -222,20 +274,39 @@ def _run_trial(worker: _Worker, claimed: Claimed) -> Outcome:
         ended, progress = supervision.run(
             assignment,
             study=worker.study,
-            isolation="process" if spec.trial.isolation == "process" else worker.isolation,
+            isolation=_isolation(worker, spec),
             timeout=spec.trial.timeout,
             signals=worker.signals,
             grace=worker.grace,
         )
         outcome = outcomes.outcome(ended)
         shutil.rmtree(assignment.folder, ignore_errors=True)
+        if spec.trial.objective:
+            progress = _reported(worker, claimed)
+            outcome = _with_files(outcome, checkpoint) if _keep(spec) else outcome
     else:
         outcome = assignment
-    outcome = _tell(worker, claimed, outcome, progress)
+    outcome = _tell(worker, claimed, outcome, progress, constraints=spec.constraints or [])
     if checkpoint and isinstance(outcome, Completed | Pruned | Failed):
-        checkpoint.discard()
+        if isinstance(outcome, Completed) and _keep(spec):
+            _tidy_up(worker, spec)
+        else:
+            checkpoint.discard()
     _log(outcome, spec=spec, number=claimed.number, progress=progress, took=time.monotonic() - started)
     return outcome
+
+
+def _reported(worker: _Worker, claimed: Claimed) -> Progress | None:
+    """How far an objective came: the steps that it reported."""
+    steps = len(worker.storage.get_trial(claimed.trial_id).intermediate_values)
+    return Progress(epochs=steps, max_epochs=None) if steps else None
+
+
+def _with_files(outcome: Outcome, checkpoint: CheckpointFile | None) -> Outcome:
+    """What an objective saved is what it leaves."""
+    if checkpoint is None or not isinstance(outcome, Completed) or not any(checkpoint.folder.glob("*")):
+        return outcome
+    return replace(outcome, checkpoint=checkpoint.relative(checkpoint.folder))
 
 
 def _trace(worker: _Worker, claimed: Claimed) -> Lineage:
@@ -263,7 +334,7 @@ def _assign(
         worker.storage.set_trial_user_attr(claimed.trial_id, SEED_ATTRIBUTE, seed)
         params = _suggest(worker.study, claimed, spec, seed=seed)
         shown = ", ".join(f"{name}={_shown(value)}" for name, value in params.items())
-        logger.info("trial %d: %s (seed %d)", claimed.number, shown, seed)
+        logger.info("trial %d: %s (seed %d)", claimed.number, shown or "its code chooses", seed)
         names = {parameter.name for parameter in spec.search_space}
         built_in: dict[str, Scalar] = {
             "trial.number": claimed.number,
@@ -283,28 +354,42 @@ def _assign(
         study=worker.settings.study,
         trial_id=claimed.trial_id,
         number=claimed.number,
+        objective=spec.trial.objective,
         config=lightning,
         metrics=tuple(objective.metric for objective in spec.objectives),
+        limited=tuple(constraint.metric for constraint in spec.constraints or []),
+        direction=spec.objectives[0].direction,
+        sampler=spec.resolved_sampler,
+        conditional=any(parameter.when for parameter in spec.search_space),
         pruner=spec.resolved_pruner,
         seed=seed,
         folder=folder,
         checkpoint=checkpoint,
+        keep=_keep(spec),
     )
 
 
 def _suggest(study: optuna.Study, claimed: Claimed, spec: StudySpec, *, seed: int) -> dict[str, Scalar]:
     conditional = any(parameter.when for parameter in spec.search_space)
     study.sampler = search.build_sampler(spec.resolved_sampler, seed=seed, conditional=conditional)
-    search.build_pruner(spec.resolved_pruner)  # what this image does not know is better refused here than in the trial
+    # As in Study.optimize, the sampler sees the pruner; and what this image does not know is better refused here.
+    study.pruner = search.build_pruner(spec.resolved_pruner)
     # What Study.ask does before it makes a trial: forget what was read for the last one.
     study._thread_local.cached_all_trials = None  # noqa: SLF001
     # NB: Optuna's cache does not know a trial that was claimed by SQL, and raises KeyError in the first suggestion if
     # the sampler, like RandomSampler, reads no trials.
     study.get_trials(deepcopy=False, states=())
-    return search.suggest(Trial(study, claimed.trial_id), spec.search_space)
+    return search.suggest_within(study, claimed.trial_id, spec.search_space)
 
 
-def _tell(worker: _Worker, claimed: Claimed, outcome: Outcome, progress: Progress | None) -> Outcome:
+def _tell(
+    worker: _Worker,
+    claimed: Claimed,
+    outcome: Outcome,
+    progress: Progress | None,
+    *,
+    constraints: Sequence[Constraint],
+) -> Outcome:
     """Write how the trial ended; the controller may have ended it before us."""
     record = outcomes.record(outcome, progress)
     if record is None:
@@ -313,12 +398,30 @@ def _tell(worker: _Worker, claimed: Claimed, outcome: Outcome, progress: Progres
     with suppress(UpdateFinishedTrialError):
         for key, value in record.attributes.items():
             worker.storage.set_trial_user_attr(claimed.trial_id, key, value)
+        if isinstance(outcome, Completed) and constraints:
+            _judge(worker, claimed, outcome.limited, constraints)
         worker.study.tell(claimed.number, record.values, state=record.state, skip_if_finished=True)
     stored = worker.storage.get_trial(claimed.trial_id)
     is_ours = stored.state is record.state and not (
         isinstance(outcome, Failed) and REQUEUED_ATTRIBUTE in stored.user_attrs
     )
     return outcome if is_ours else Replaced()
+
+
+def _judge(worker: _Worker, claimed: Claimed, limited: Mapping[str, float], constraints: Sequence[Constraint]) -> None:
+    """Write Optuna's constraints of a trial, from which the sampler learns what is feasible.
+
+    NB: not by `Trial.set_constraint`, which needs a Trial, and to make one asks the sampler once more.
+    """
+    trial = worker.storage.get_trial(claimed.trial_id)
+    before = dict(trial.system_attrs)
+    for constraint in constraints:
+        for name, violation in constraint.violations(limited[constraint.metric]).items():
+            if name not in trial.constraints:  # else it is there from an attempt whose answer was lost
+                trial.set_constraint(name, violation)
+    for key, value in trial.system_attrs.items():
+        if key not in before:
+            worker.storage.set_trial_system_attr(claimed.trial_id, key, value)
 
 
 def _log(outcome: Outcome, *, spec: StudySpec, number: int, progress: Progress | None, took: float) -> None:

@@ -5,7 +5,7 @@ the browser. The states' colours differ in lightness too, so that they are told 
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,8 @@ import plotly.graph_objects as go
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from tuning_operator.charts.subject import first_value
+from tuning_operator import feasibility
+from tuning_operator.charts.subject import value_of
 from tuning_operator.charts.wording import shortened, shown
 
 ACCENT = "#6366f1"
@@ -25,6 +26,8 @@ STATE_COLORS = {
     TrialState.RUNNING: ACCENT,
 }
 FAINT_TO_STRONG = [[0.0, "#a9b1c4"], [0.5, "#8a8df0"], [1.0, "#5b4ff0"]]
+INFEASIBLE = {"color": "#8b95a7", "symbol": "x-thin-open", "size": 7, "line": {"width": 1.5}}
+"""A trial that breaks a constraint: told apart by its form, too."""
 BEST_TO_WORST = [[0.0, GOOD], [0.5, "#a3abba"], [1.0, "#e8a317"]]
 MOST_TICKS = 12
 MOST_DECADES = 4
@@ -56,6 +59,8 @@ class Drawing:
     """What the reader should know about the figure, such as that it shows a part of the trials."""
     min_width: int = 0
     """Pixels below which the figure is scrolled instead of squeezed."""
+    min_height: int = 0
+    """Pixels that it needs, where that is more than a card has."""
 
 
 def dressed(*traces: go.Scatter | go.Bar, **layout: Any) -> go.Figure:
@@ -72,11 +77,20 @@ def plain(text: str, most: int = 40) -> str:
     return escaped.replace("\n", " ")
 
 
-def hover(trial: FrozenTrial, metric: str, *more: tuple[str, object]) -> str:
+def hover(trial: FrozenTrial, metrics: Sequence[str], *more: tuple[str, object]) -> str:
     """What is said about a trial under the pointer."""
-    value = [(metric, first_value(trial))] if trial.state is TrialState.COMPLETE else []
-    lines = [f"{plain(name)}: {plain(shown(item))}" for name, item in (*value, *more)]
+    is_complete = trial.state is TrialState.COMPLETE
+    values = [(metric, value_of(trial, objective)) for objective, metric in enumerate(metrics)] if is_complete else []
+    broken = [("breaks", name) for name in feasibility.broken(trial)] if is_complete else []
+    lines = [f"{plain(name)}: {plain(shown(item))}" for name, item in (*values, *broken, *more)]
     return "<br>".join([f"<b>Trial {trial.number}</b>", *lines])
+
+
+def panel_domain(place: int, *, of: int, gap: float) -> list[float]:
+    """The part of an axis that a panel takes, of so many in a row; the gap between two is a share of a panel."""
+    width = 1 / (of + (of - 1) * gap)
+    start = (place - 1) * (1 + gap) * width
+    return [start, min(1.0, start + width)]
 
 
 @dataclass(frozen=True)

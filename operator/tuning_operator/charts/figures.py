@@ -11,14 +11,15 @@ import json
 import logging
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from itertools import accumulate
+from itertools import accumulate, combinations
 from typing import Any
 
 import optuna
 import plotly.graph_objects as go
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from tuning_operator.charts.drawing import (
@@ -26,15 +27,17 @@ from tuning_operator.charts.drawing import (
     BEST_TO_WORST,
     FAINT_TO_STRONG,
     GOOD,
+    INFEASIBLE,
     STATE_COLORS,
     Drawing,
     Scale,
     dressed,
     hover,
+    panel_domain,
     plain,
 )
 from tuning_operator.charts.parallel import WIDTH_OF_AXIS, parallel_coordinates
-from tuning_operator.charts.subject import Subject, first_value
+from tuning_operator.charts.subject import Subject, value_of
 from tuning_operator.charts.wording import LABELS, counted, duration
 from tuning_operator.importances import LEAST_TRIALS
 from tuning_operator.model import utc
@@ -48,6 +51,8 @@ MOST_STEPS = 200
 MOST_BYTES = 2_000_000
 WIDTH_OF_SLICE = 150
 GAP_OF_PANELS = 0.16
+GAP_OF_PLANES = 0.42
+HEIGHT_OF_ROW = 195
 LEAST_NUMBERS = 10
 PERCENT = 0.01
 
@@ -66,12 +71,12 @@ class Chart:
 def render(subject: Subject) -> dict[str, str]:
     """All figures of a study, each as the JSON that the page expects."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    return {key: _as_json(key, chart, subject) for key, chart in CHARTS.items()}
+    return {key: _as_json(key, chart, subject) for key, chart in charts_of(subject.directions).items()}
 
 
-def in_words(words: str) -> dict[str, str]:
+def in_words(words: str, subject: Subject) -> dict[str, str]:
     """All figures of a study, where the same sentence has to stand for each."""
-    return dict.fromkeys(CHARTS, _document(Drawing(words=words)))
+    return dict.fromkeys(charts_of(subject.directions), _document(Drawing(words=words)))
 
 
 def _as_json(key: str, chart: Chart, subject: Subject) -> str:
@@ -91,7 +96,12 @@ def _as_json(key: str, chart: Chart, subject: Subject) -> str:
 
 def _document(drawing: Drawing) -> str:
     figure = drawing.figure.to_json() if drawing.figure else "null"
-    rest = {"words": drawing.words, "note": drawing.note, "minWidth": drawing.min_width}
+    rest = {
+        "words": drawing.words,
+        "note": drawing.note,
+        "minWidth": drawing.min_width,
+        "minHeight": drawing.min_height,
+    }
     return f'{{"figure": {figure}, {json.dumps(rest)[1:]}'
 
 
@@ -102,31 +112,105 @@ def _optimization_history(subject: Subject) -> Drawing:
     if not subject.complete:
         return Drawing(words=subject.why_nothing_is_complete())
     sample = subject.sample(MOST_TRIALS)
+    rows = len(subject.metrics)
     numbers = [trial.number for trial in sample.complete]
-    values = [first_value(trial) for trial in sample.complete]
-    best = sample.ranked[0]
     figure = dressed(
-        _markers(sample, numbers, values, name="Trial", marker={"color": ACCENT, "size": 7, "opacity": 0.55}),
+        *(trace for objective in range(rows) for trace in _history(sample, objective)),
+        xaxis=_numbers(numbers[0], numbers[-1]) | {"anchor": _row(rows - 1, "y")},
+        **_rows(subject.metrics),
+    )
+    return Drawing(figure, note=_part(sample, subject), min_height=_height(rows))
+
+
+def _history(subject: Subject, objective: int) -> list[go.Scatter]:
+    """The values under one objective, the best of them so far, and the trials that are best of all."""
+    numbers = [trial.number for trial in subject.feasible]
+    values = [value_of(trial, objective) for trial in subject.feasible]
+    best = "On the front" if subject.has_front else "Best"
+    traces = [
+        _markers(subject, subject.feasible, numbers, values, name="Trial", marker=_DOTS),
         go.Scatter(
             x=numbers,
-            y=list(accumulate(values, max if subject.is_maximized else min)),
+            y=list(accumulate(values, max if subject.is_maximized(objective) else min)),
             mode="lines",
             name="Best so far",
             line={"color": GOOD, "width": 2.5, "shape": "hv"},
             hoverinfo="skip",
         ),
         go.Scatter(
-            x=[best.number],
-            y=[first_value(best)],
+            x=[trial.number for trial in subject.best],
+            y=[value_of(trial, objective) for trial in subject.best],
             mode="markers",
-            name="Best",
-            marker={"color": GOOD, "size": 13, "symbol": "star"},
+            name=best,
+            marker={"color": GOOD, "size": 9 if subject.has_front else 13, "symbol": "star"},
             hoverinfo="skip",
         ),
-        xaxis=_numbers(numbers[0], numbers[-1]),
-        yaxis={"title": {"text": plain(subject.metric)}},
+        *_crosses(subject, [value_of(trial, objective) for trial in subject.infeasible]),
+    ]
+    for trace in traces:
+        trace.update(yaxis=_row(objective, "y"), showlegend=objective == 0, legendgroup=trace.name)
+    return [trace for trace in traces if trace.x]
+
+
+def _crosses(subject: Subject, values: list[float]) -> list[go.Scatter]:
+    """Trials that break a constraint, over their numbers."""
+    numbers = [trial.number for trial in subject.infeasible]
+    return [_markers(subject, subject.infeasible, numbers, values, name="Infeasible", marker=INFEASIBLE)]
+
+
+def _pareto_front(subject: Subject) -> Drawing:
+    """Every pair of objectives in a plane of its own: a third dimension would need another kind of figure."""
+    if not subject.complete:
+        return Drawing(words=subject.why_nothing_is_complete())
+    sample = subject.sample(MOST_TRIALS)
+    planes = list(combinations(range(len(subject.metrics)), 2))
+    figure = dressed(
+        *(trace for place, plane in enumerate(planes) for trace in _plane(sample, plane, place)),
+        **{
+            f"xaxis{place}": {"title": {"text": _aim(subject, across)}, "anchor": f"y{place}", "nticks": 6}
+            for place, (across, _) in enumerate(planes, start=1)
+        },
+        **{
+            f"yaxis{place}": {
+                "title": {"text": _aim(subject, up)},
+                "domain": panel_domain(len(planes) + 1 - place, of=len(planes), gap=GAP_OF_PLANES),
+                "anchor": f"x{place}",
+                "nticks": 6,
+            }
+            for place, (_, up) in enumerate(planes, start=1)
+        },
     )
-    return Drawing(figure, note=_part(sample, subject))
+    return Drawing(figure, note=_part(sample, subject), min_height=_height(len(subject.metrics)))
+
+
+def _plane(subject: Subject, plane: tuple[int, int], place: int) -> list[go.Scatter]:
+    """The trials of two objectives. With two alone the front is a line; its steps are what no trial has passed."""
+    on_front = {trial.number for trial in subject.best}
+    dominated = [trial for trial in subject.feasible if trial.number not in on_front]
+    is_line = len(subject.metrics) == 2  # noqa: PLR2004 - see above
+    traces = [
+        _in_plane(subject, dominated, plane, name="Dominated", marker=_DOTS),
+        _in_plane(subject, subject.infeasible, plane, name="Infeasible", marker=INFEASIBLE),
+        _in_plane(subject, subject.best, plane, name="Pareto front", marker={"color": GOOD, "size": 10}).update(
+            mode="lines+markers" if is_line else "markers", line={"color": GOOD, "width": 1.5, "shape": "hv"}
+        ),
+    ]
+    for trace in traces:
+        axes = {"xaxis": _row(place, "x"), "yaxis": _row(place, "y")}
+        trace.update(**axes, showlegend=place == 0, legendgroup=trace.name)
+    return [trace for trace in traces if trace.x]
+
+
+def _in_plane(
+    subject: Subject, trials: Sequence[FrozenTrial], plane: tuple[int, int], *, name: str, marker: dict[str, Any]
+) -> go.Scatter:
+    across, up = ([value_of(trial, objective) for trial in trials] for objective in plane)
+    return _markers(subject, trials, across, up, name=name, marker=marker, params=list(subject.params))
+
+
+def _aim(subject: Subject, objective: int) -> str:
+    """An objective, and where it is better."""
+    return f"{plain(subject.metrics[objective], 20)} {'↑' if subject.is_maximized(objective) else '↓'}"
 
 
 def _param_importances(subject: Subject) -> Drawing:
@@ -178,60 +262,69 @@ def _without_importances(subject: Subject) -> str | None:
 def _parallel_coordinate(subject: Subject) -> Drawing:
     if words := _without_params(subject):
         return Drawing(words=words)
-    axes = len(subject.params) + 1
+    axes = len(subject.params) + len(subject.metrics)
     sample = subject.sample(_most_trials(axes))
-    return Drawing(parallel_coordinates(sample), note=_part(sample, subject), min_width=WIDTH_OF_AXIS * axes)
+    note = _notes(sample, subject, "Dotted lines")
+    return Drawing(parallel_coordinates(sample), note=note, min_width=WIDTH_OF_AXIS * axes)
 
 
 def _slice(subject: Subject) -> Drawing:
     if words := _without_params(subject):
         return Drawing(words=words)
-    sample = subject.sample(_most_trials(len(subject.params)))
+    rows = len(subject.metrics)
+    sample = subject.sample(_most_trials(len(subject.params) * rows))
     scales = [Scale.of(name, sample.complete) for name in sample.params]
     figure = dressed(
-        *(_panel(sample, scale, place) for place, scale in enumerate(scales, start=1)),
+        *(
+            panel
+            for objective in range(rows)
+            for place, scale in enumerate(scales, start=1)
+            for panel in _panels(sample, scale, place, objective)
+        ),
         showlegend=False,
-        yaxis={"title": {"text": plain(sample.metric)}},
+        **_rows(sample.metrics),
         **{
-            f"xaxis{place}": scale.axis() | {"domain": _domain(place, of=len(scales))}
+            f"xaxis{place}": scale.axis()
+            | {"domain": panel_domain(place, of=len(scales), gap=GAP_OF_PANELS), "anchor": _row(rows - 1, "y")}
             for place, scale in enumerate(scales, start=1)
         },
     )
-    return Drawing(figure, note=_part(sample, subject), min_width=WIDTH_OF_SLICE * len(scales) + 60)
+    width = WIDTH_OF_SLICE * len(scales) + 60
+    return Drawing(figure, note=_notes(sample, subject, "Crosses"), min_width=width, min_height=_height(rows))
 
 
-def _domain(place: int, *, of: int) -> list[float]:
-    """The part of the width that a panel takes, of panels beside each other."""
-    width = 1 / (of + (of - 1) * GAP_OF_PANELS)
-    start = (place - 1) * (1 + GAP_OF_PANELS) * width
-    return [start, min(1.0, start + width)]
-
-
-def _panel(subject: Subject, scale: Scale, place: int) -> go.Scatter:
-    having = [trial for trial in subject.complete if scale.name in trial.params]
-    return go.Scatter(
-        x=[scale.at(trial) for trial in having],
-        y=[first_value(trial) for trial in having],
-        xaxis=f"x{place}",
-        mode="markers",
-        text=[hover(trial, subject.metric, (scale.name, trial.params[scale.name])) for trial in having],
-        hovertemplate="%{text}<extra></extra>",
-        marker={"color": [trial.number for trial in having], "colorscale": FAINT_TO_STRONG, "size": 7, "opacity": 0.8},
-    )
+def _panels(subject: Subject, scale: Scale, place: int, objective: int) -> list[go.Scatter]:
+    feasible = [trial for trial in subject.feasible if scale.name in trial.params]
+    infeasible = [trial for trial in subject.infeasible if scale.name in trial.params]
+    numbers = [trial.number for trial in feasible]
+    dots = {"color": numbers, "colorscale": FAINT_TO_STRONG, "size": 7, "opacity": 0.8}
+    return [
+        go.Scatter(
+            x=[scale.at(trial) for trial in trials],
+            y=[value_of(trial, objective) for trial in trials],
+            xaxis=f"x{place}",
+            yaxis=_row(objective, "y"),
+            mode="markers",
+            text=[hover(trial, subject.metrics, (scale.name, trial.params[scale.name])) for trial in trials],
+            hovertemplate="%{text}<extra></extra>",
+            marker=marker,
+        )
+        for trials, marker in ((feasible, dots), (infeasible, INFEASIBLE))
+        if trials
+    ]
 
 
 def _intermediate_values(subject: Subject) -> Drawing:
     reported = [trial for trial in subject.trials if _finite_steps(trial)]
     if not reported:
         return Drawing(words="No trial has reported a finite value while it ran.")
-    best = [trial for trial in subject.ranked if _finite_steps(trial)][: MOST_LINES // 2]
-    chosen = {trial.number for trial in best}
-    latest = [trial for trial in reversed(reported) if trial.number not in chosen][: MOST_LINES - len(best)]
+    best = [trial for trial in subject.best if _finite_steps(trial)]
+    good = [trial for trial in subject.ranked if _finite_steps(trial)][: MOST_LINES // 2]
+    chosen = {trial.number for trial in good}
+    latest = [trial for trial in reversed(reported) if trial.number not in chosen][: MOST_LINES - len(good)]
+    others = [trial for trial in (*good, *latest) if trial not in best]
     # The best one is drawn last, above all others.
-    lines = [
-        *(_learning_curve(trial) for trial in sorted([*best[1:], *latest], key=_order)),
-        *map(_best_curve, best[:1]),
-    ]
+    lines = [*(_learning_curve(trial) for trial in sorted(others, key=_order)), *map(_best_curve, best)]
     named: set[str] = set()
     for line in lines:
         line.showlegend = line.name not in named
@@ -302,7 +395,7 @@ def _bars(subject: Subject, trials: list[FrozenTrial], state: TrialState) -> go.
         width=0.8,
         name=LABELS[state],
         marker={"color": STATE_COLORS[state], "line": {"width": 0}, "pattern": _pattern(state)},
-        text=[hover(trial, subject.metric, words) for trial, words in zip(trials, said, strict=True)],
+        text=[hover(trial, subject.metrics, words) for trial, words in zip(trials, said, strict=True)],
         textposition="none",
         hovertemplate="%{text}<extra></extra>",
     )
@@ -339,6 +432,7 @@ def _rank(subject: Subject) -> Drawing:
     last = max(1, len(ranks) - 1)
     markers = _markers(
         sample,
+        sample.complete,
         [across.at(trial) for trial in sample.complete],
         [up.at(trial) for trial in sample.complete],
         params=together,
@@ -379,14 +473,51 @@ CHARTS: dict[str, Chart] = {
     "timeline": Chart("Timeline", "When each trial ran, and how it ended.", _timeline),
     "rank": Chart("Rank", "Trials over the two most important parameters, coloured by rank.", _rank),
 }
-"""All charts; the first four are those that have a link of their own in a study's status."""
+"""The charts of a study with one objective; the first four are those that have a link of their own in a study's status."""
+
+CHARTS_OF_SEVERAL: dict[str, Chart] = {
+    "pareto-front": Chart(
+        "Pareto front",
+        "Green: no other trial is as good everywhere and better somewhere. ↑ more is better, ↓ less.",
+        _pareto_front,
+    ),
+    "optimization-history": Chart(
+        "Optimization history",
+        "The values of each trial, and the best so far of each objective.",
+        _optimization_history,
+    ),
+    "param-importances": Chart(
+        "Parameter importances",
+        "How much each parameter decides about the first objective (PED-ANOVA).",
+        _param_importances,
+    ),
+    "timeline": CHARTS["timeline"],
+    "parallel-coordinate": Chart(
+        "Parallel coordinates",
+        "Each line is a trial; those of the Pareto front are green.",
+        _parallel_coordinate,
+        grows=True,
+    ),
+    "slice": Chart(
+        "Slice", "The value of each objective over each parameter; later trials are stronger.", _slice, grows=True
+    ),
+}
+"""Those of a study with several: nothing is reported while its trials run, and there is no rank."""
+
+
+def charts_of(directions: Sequence[StudyDirection]) -> dict[str, Chart]:
+    """The charts that say something about a study."""
+    return CHARTS_OF_SEVERAL if len(directions) > 1 else CHARTS
 
 
 # What they have in common
 
+_DOTS = {"color": ACCENT, "size": 7, "opacity": 0.55}
+
 
 def _markers(
     subject: Subject,
+    trials: Sequence[FrozenTrial],
     x: list[Any],
     y: list[Any],
     *,
@@ -394,17 +525,41 @@ def _markers(
     name: str | None = None,
     params: list[str] | None = None,
 ) -> go.Scatter:
-    """A marker for each complete trial, which says the trial under the pointer."""
-    said = ([(param, trial.params[param]) for param in params or []] for trial in subject.complete)
+    """A marker for each of the trials, which says the trial under the pointer."""
+    said = ([(param, trial.params[param]) for param in params or [] if param in trial.params] for trial in trials)
     return go.Scatter(
         x=x,
         y=y,
         mode="markers",
         name=name,
         marker=marker,
-        text=[hover(trial, subject.metric, *more) for trial, more in zip(subject.complete, said, strict=True)],
+        text=[hover(trial, subject.metrics, *more) for trial, more in zip(trials, said, strict=True)],
         hovertemplate="%{text}<extra></extra>",
     )
+
+
+def _rows(metrics: Sequence[str]) -> dict[str, Any]:
+    """A value axis for each objective, one above the other, the first on top."""
+    if len(metrics) == 1:
+        return {"yaxis": {"title": {"text": plain(metrics[0])}}}
+    places = range(len(metrics), 0, -1)
+    return {
+        f"yaxis{row}": {
+            "title": {"text": plain(metric, 18)},
+            "domain": panel_domain(place, of=len(metrics), gap=GAP_OF_PANELS),
+            "nticks": 5,
+        }
+        for row, (metric, place) in enumerate(zip(metrics, places, strict=True), start=1)
+    }
+
+
+def _row(place: int, axis: str) -> str:
+    """Plotly's name of an axis, of those that are counted from 0."""
+    return axis if place == 0 else f"{axis}{place + 1}"
+
+
+def _height(rows: int) -> int:
+    return 0 if rows == 1 else HEIGHT_OF_ROW * rows + 60
 
 
 def _numbers(first: int, last: int) -> dict[str, Any]:
@@ -428,6 +583,12 @@ def _most_trials(places: int) -> int:
 def _part(sample: Subject, subject: Subject) -> str | None:
     of, all_ = len(sample.complete), len(subject.complete)
     return f"Shows {of} of {all_} complete trials: the best, and an even choice of the others." if of < all_ else None
+
+
+def _notes(sample: Subject, subject: Subject, marks: str) -> str | None:
+    """What to know about a figure without a legend."""
+    broken = f"{marks} are trials that break a constraint." if sample.infeasible else None
+    return " ".join(filter(None, (_part(sample, subject), broken))) or None
 
 
 def _finite_steps(trial: FrozenTrial) -> list[tuple[int, float]]:

@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from tuning_operator.charts.assets import asset_path, content, data_url
-from tuning_operator.charts.figures import CHARTS
+from tuning_operator.charts.figures import charts_of
 from tuning_operator.charts.source import StudyData
 from tuning_operator.charts.summary import Summary, search_space, subject, summary
 from tuning_operator.charts.table import Table, table
@@ -73,7 +73,7 @@ def _whole(template: str, data: StudyData, *, now: datetime, **own: object) -> s
         summary=Markup(parts.summary),  # noqa: S704
         rows=Markup(parts.rows),  # noqa: S704
         space=search_space(data),
-        charts=CHARTS,
+        charts=charts_of(data.directions),
         is_wide=len(trials.names) > MOST_NAMES_OF_A_HALF,
         **own,
     )
@@ -88,7 +88,8 @@ def _in_a_script(figures: Mapping[str, str]) -> Markup:
 def chart_page(data: StudyData, *, now: datetime, figures_version: str, chart: str) -> str:
     """The page of one chart of a study."""
     said = summary(data, now=now)
-    return _render("chart.html", study=said, chart=chart, charts=CHARTS, figures_version=figures_version, root=ROOT)
+    charts = charts_of(data.directions)
+    return _render("chart.html", study=said, chart=chart, charts=charts, figures_version=figures_version, root=ROOT)
 
 
 def message_page(*, title: str, message: str, root: str, reload_seconds: int | None = None) -> str:

@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 from optuna.trial import FrozenTrial
 
 from tuning_operator.charts.drawing import GOOD, Scale, dressed, hover, plain
-from tuning_operator.charts.subject import Subject, first_value
+from tuning_operator.charts.subject import Subject, value_of
 
 WIDTH_OF_AXIS = 76
 _STYLES = (
@@ -24,6 +24,9 @@ _STYLES = (
     (1.0, {"color": "rgba(139, 149, 167, 0.28)", "width": 1}),
 )
 """The lines of the best trial, of the best tenth, and so on."""
+_OF_FRONT = {"color": GOOD, "width": 2}
+_DOMINATED = _STYLES[2][1]
+_INFEASIBLE = {"color": "rgba(139, 149, 167, 0.55)", "width": 1, "dash": "dot"}
 
 
 @dataclass(frozen=True)
@@ -38,9 +41,13 @@ class _Axis:
 
 def parallel_coordinates(subject: Subject) -> go.Figure:
     """Draw complete trials, at least one."""
-    axes = [_value_axis(subject), *(_param_axis(subject, name) for name in subject.params)]
+    objectives = range(len(subject.metrics))
+    axes = [
+        *(_value_axis(subject, objective) for objective in objectives),
+        *(_param_axis(subject, name) for name in subject.params),
+    ]
     return dressed(
-        *(_lines(group, axes, style, subject.metric) for group, style in _groups(subject.ranked)),
+        *(_lines(group, axes, style, subject.metrics) for group, style in _groups(subject)),
         showlegend=False,
         margin={"l": 32, "r": 52, "t": 34, "b": 14},
         xaxis={"visible": False, "range": [-0.15, len(axes) - 0.75]},
@@ -53,10 +60,14 @@ def parallel_coordinates(subject: Subject) -> go.Figure:
     )
 
 
-def _value_axis(subject: Subject) -> _Axis:
-    values = [first_value(trial) for trial in subject.complete]
+def _value_axis(subject: Subject, objective: int) -> _Axis:
+    values = [value_of(trial, objective) for trial in subject.complete]
     low, high = min(values), max(values)
-    return _Axis(subject.metric, lambda trial: _share(first_value(trial), low, high), _ends(low, high), lambda _: [])
+
+    def height(trial: FrozenTrial) -> float:
+        return _share(value_of(trial, objective), low, high)
+
+    return _Axis(subject.metrics[objective], height, _ends(low, high), lambda _: [])
 
 
 def _param_axis(subject: Subject, name: str) -> _Axis:
@@ -87,23 +98,34 @@ def _ends(low: float, high: float) -> list[tuple[float, str]]:
     return [(0.5, f"{low:.3g}")] if low == high else [(0.0, f"{low:.3g}"), (1.0, f"{high:.3g}")]
 
 
-def _groups(ranked: Sequence[FrozenTrial]) -> list[tuple[Sequence[FrozenTrial], dict[str, Any]]]:
+def _groups(subject: Subject) -> list[tuple[Sequence[FrozenTrial], dict[str, Any]]]:
     """Trials with the style of their lines, worst first, so that the best lie on top."""
+    feasible = subject.ranked[: len(subject.feasible)]
+    best = len(subject.best)
+    groups = [(feasible[:best], _OF_FRONT), (feasible[best:], _DOMINATED)] if subject.has_front else _by_rank(feasible)
+    return [(group, style) for group, style in reversed([*groups, (subject.infeasible, _INFEASIBLE)]) if group]
+
+
+def _by_rank(ranked: Sequence[FrozenTrial]) -> list[tuple[Sequence[FrozenTrial], dict[str, Any]]]:
     groups, start = [], 0
     for share, style in _STYLES:
         end = max(1, math.ceil(len(ranked) * share))
         groups.append((ranked[start:end], style))
         start = end
-    return [(group, style) for group, style in reversed(groups) if group]
+    return groups
 
 
-def _lines(trials: Sequence[FrozenTrial], axes: list[_Axis], style: dict[str, Any], metric: str) -> go.Scatter:
+def _lines(
+    trials: Sequence[FrozenTrial], axes: list[_Axis], style: dict[str, Any], metrics: Sequence[str]
+) -> go.Scatter:
     """One trace for many trials: a gap (None) ends each line."""
     across = [*range(len(axes)), None]
     return go.Scatter(
         x=across * len(trials),
         y=[height for trial in trials for height in (*(axis.height(trial) for axis in axes), None)],
-        text=[words for trial in trials for words in (*(hover(trial, metric, *axis.said(trial)) for axis in axes), "")],
+        text=[
+            words for trial in trials for words in (*(hover(trial, metrics, *axis.said(trial)) for axis in axes), "")
+        ],
         mode="lines+markers",
         line=style,
         marker={"size": 6 if style["color"] == GOOD else 3},

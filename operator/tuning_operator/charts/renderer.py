@@ -43,11 +43,12 @@ class Renderer:
         try:
             return await asyncio.get_running_loop().run_in_executor(pool, render_within, subject, self._seconds)
         except TimeoutError:
-            return in_words(f"Drawing took longer than {self._seconds:g} seconds and was given up.")
+            return in_words(f"Drawing took longer than {self._seconds:g} seconds and was given up.", subject)
         except BrokenProcessPool:
             if pool is self._pool:
                 self._pool = _pool()
-            return in_words("The process that draws the charts ended; the next trial that ends starts it again.")
+            words = "The process that draws the charts ended; the next trial that ends starts it again."
+            return in_words(words, subject)
 
     def close(self) -> None:
         """End the process."""

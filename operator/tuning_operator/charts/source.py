@@ -6,6 +6,7 @@ bounded: who opens many studies one after the other pays in time, not in the ser
 
 import threading
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -36,9 +37,11 @@ class StudyData:
     name: str
     directions: tuple[StudyDirection, ...]
     trials: tuple[FrozenTrial, ...]
-    """Those that count: neither lost (a successor stands for them) nor withdrawn before they ran."""
+    """Those that count: neither lost (a successor stands for them), nor withdrawn before they ran, nor another study's."""
     retried: int = 0
     """Trials that lost their worker and were queued again."""
+    warm_started: Mapping[str, int] = field(default_factory=dict)
+    """Earlier studies whose trials were taken over, and how many."""
     spec: StudySpec | None = None
     """None where this version cannot read what another one has written."""
     status: StudyStatus = field(default_factory=StudyStatus)
@@ -125,6 +128,7 @@ def read_study(storage: _CachedStorage, *, namespace: str, study: str) -> StudyD
         directions=tuple(storage.get_study_directions(study_id)),
         trials=tuple(trial for trial in trials if counts(trial)),
         retried=sum(_is_lost(trial) for trial in trials),
+        warm_started=attributes.get(contract.WARM_START_ATTRIBUTE) or {},
         spec=_spec(attributes.get(contract.SPEC_ATTRIBUTE)),
         status=read_status(attributes.get(contract.STATUS_ATTRIBUTE)),
         clock=Clock.from_document(attributes.get(contract.CLOCK_ATTRIBUTE)),
@@ -134,7 +138,7 @@ def read_study(storage: _CachedStorage, *, namespace: str, study: str) -> StudyD
 def counts(trial: FrozenTrial) -> bool:
     """Whether a trial belongs into figures and tables."""
     is_cancelled = trial.state is TrialState.FAIL and bool(trial.user_attrs.get(contract.CANCELLED_ATTRIBUTE))
-    return not is_cancelled and not _is_lost(trial)
+    return not is_cancelled and not _is_lost(trial) and contract.COPIED_ATTRIBUTE not in trial.user_attrs
 
 
 def _is_lost(trial: FrozenTrial) -> bool:

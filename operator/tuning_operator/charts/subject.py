@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
@@ -9,12 +10,21 @@ from functools import cached_property
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from tuning_api.search import Direction
+from tuning_operator import feasibility
+from tuning_operator.decide.front import front
 from tuning_operator.importances import importances
 
 
 def first_value(trial: FrozenTrial) -> float:
     """The value of a complete trial under the first objective."""
-    return float(trial.values[0]) if trial.values else math.nan
+    return value_of(trial, 0)
+
+
+def value_of(trial: FrozenTrial, objective: int) -> float:
+    """The value of a complete trial under one of the objectives."""
+    values = trial.values or []
+    return float(values[objective]) if objective < len(values) else math.nan
 
 
 @dataclass(frozen=True)
@@ -23,26 +33,63 @@ class Subject:
 
     trials: tuple[FrozenTrial, ...]
     directions: tuple[StudyDirection, ...]
-    metric: str
+    metrics: tuple[str, ...]
+    """A name for each objective."""
     now: datetime
     """Up to when trials have run that still run."""
 
     @property
-    def is_maximized(self) -> bool:
+    def metric(self) -> str:
+        """The first objective."""
+        return self.metrics[0]
+
+    @property
+    def has_front(self) -> bool:
+        """Whether the best are a Pareto front."""
+        return len(self.directions) > 1
+
+    def is_maximized(self, objective: int = 0) -> bool:
         """Whether larger is better."""
-        return self.directions[0] is StudyDirection.MAXIMIZE
+        return self.directions[objective] is StudyDirection.MAXIMIZE
 
     @cached_property
     def complete(self) -> tuple[FrozenTrial, ...]:
-        """Trials with a finite value: infinite ones cannot be drawn."""
+        """Trials with finite values: infinite ones cannot be drawn."""
         complete = (trial for trial in self.trials if trial.state is TrialState.COMPLETE)
-        return tuple(trial for trial in complete if math.isfinite(first_value(trial)))
+        return tuple(trial for trial in complete if all(map(math.isfinite, self.values(trial))))
+
+    def values(self, trial: FrozenTrial) -> tuple[float, ...]:
+        """A complete trial's values, one for each objective."""
+        return tuple(value_of(trial, objective) for objective in range(len(self.directions)))
+
+    @cached_property
+    def infeasible(self) -> tuple[FrozenTrial, ...]:
+        """Complete trials that break a constraint."""
+        return tuple(trial for trial in self.complete if feasibility.broken(trial))
+
+    @cached_property
+    def feasible(self) -> tuple[FrozenTrial, ...]:
+        """Complete trials that break none."""
+        broken = {trial.number for trial in self.infeasible}
+        return tuple(trial for trial in self.complete if trial.number not in broken)
+
+    @cached_property
+    def best(self) -> tuple[FrozenTrial, ...]:
+        """The best trial, of equals the first; of several objectives the Pareto front, from the best of the first one on."""
+        directions = [Direction[direction.name] for direction in self.directions]
+        found = [self.feasible[place] for place in front([self.values(trial) for trial in self.feasible], directions)]
+        return tuple(found if self.has_front else found[:1])
 
     @cached_property
     def ranked(self) -> tuple[FrozenTrial, ...]:
-        """Complete trials from best to worst; of equals the earlier one first."""
-        sign = -1 if self.is_maximized else 1
-        return tuple(sorted(self.complete, key=lambda trial: (sign * first_value(trial), trial.number)))
+        """Complete trials: the best, then others by the first objective; what breaks a constraint comes last."""
+        best = {trial.number for trial in self.best}
+        others = self._by_value([trial for trial in self.feasible if trial.number not in best])
+        return (*self.best, *others, *self._by_value(self.infeasible))
+
+    def _by_value(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+        sign = -1 if self.is_maximized() else 1
+        return sorted(trials, key=lambda trial: (sign * first_value(trial), trial.number))
 
     @cached_property
     def params(self) -> tuple[str, ...]:
@@ -79,6 +126,12 @@ class Subject:
         if ended or running:
             return f"No trial has completed: {', '.join([*ended, *running])}."
         return "No trial has run yet."
+
+    def why_nothing_is_best(self) -> str:
+        """What to say where there is no best trial."""
+        if self.infeasible:
+            return f"None of the {len(self.infeasible)} complete trials is feasible: each breaks a constraint."
+        return self.why_nothing_is_complete()
 
 
 _BAD_ENDINGS = {TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}

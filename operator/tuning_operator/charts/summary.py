@@ -1,7 +1,7 @@
 """What a page says about a study before its charts, from the trials where they say more than the last status does."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -9,9 +9,10 @@ import yaml
 from optuna.trial import FrozenTrial, TrialState
 
 from tuning_api.search import Parameter, ParameterType
+from tuning_api.spec import Constraint
 from tuning_api.status import ConditionStatus, ConditionType, Phase, Reason
 from tuning_operator.charts.source import StudyData
-from tuning_operator.charts.subject import Subject, first_value
+from tuning_operator.charts.subject import Subject
 from tuning_operator.charts.table import epochs, seconds
 from tuning_operator.charts.wording import counted, duration, shown
 
@@ -19,6 +20,8 @@ _TERMINAL = frozenset({Phase.COMPLETE, Phase.FAILED})
 _NO_NEWS = frozenset({Reason.ENDED, Reason.NOT_YET})
 _NO_FAULTS = frozenset({Reason.SUSPENDED, Reason.QUEUED_BY_KUEUE, Reason.NO_WORKERS_WANTED})
 _LEAST_AT_ONCE = 0.05
+MOST_OF_FRONT = 8
+"""Trials of a Pareto front that the summary lists; the table marks all of them."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +53,14 @@ class CallOut:
 
 @dataclass(frozen=True)
 class Best:
-    """The best trial."""
+    """The best trial, or the Pareto front."""
 
-    number: int
     value: str
-    params: list[tuple[str, str]]
+    detail: str
+    lines: list[tuple[str, str]]
+    """The parameters; of a front, its trials with their values."""
+    more: int
+    """Trials of the front that are not listed."""
     yaml: str
 
 
@@ -66,8 +72,10 @@ class Summary:
     name: str
     phase: str
     message: str
-    metric: str
-    goal: str
+    goals: list[tuple[str, str]]
+    """What is done, with which metric."""
+    has_front: bool
+    learned_from: str
     ended: int
     total: int | None
     parts: list[Part]
@@ -85,8 +93,10 @@ class Summary:
 
 def subject(data: StudyData, *, now: datetime) -> Subject:
     """What is drawn of a study."""
-    metric = data.spec.objectives[0].metric if data.spec else "value"
-    return Subject(trials=data.trials, directions=data.directions, metric=metric, now=now)
+    known = [objective.metric for objective in data.spec.objectives] if data.spec else []
+    if len(known) != len(data.directions):
+        known = [*known, "value", "second value", "third value"][: len(data.directions)]
+    return Subject(trials=data.trials, directions=data.directions, metrics=tuple(known), now=now)
 
 
 def summary(data: StudyData, *, now: datetime) -> Summary:
@@ -99,15 +109,16 @@ def summary(data: StudyData, *, now: datetime) -> Summary:
         name=data.name,
         phase=phase.value,
         message=data.status.message or "The operator has not reported on this study yet.",
-        metric=drawn.metric,
-        goal="maximize" if drawn.is_maximized else "minimize",
+        goals=_goals(drawn, data.spec.constraints or [] if data.spec else []),
+        has_front=drawn.has_front,
+        learned_from=_learned_from(data.warm_started),
         ended=sum(trial.state.is_finished() for trial in data.trials),
         total=total,
         parts=_parts(data.trials, total=max(total or 0, len(data.trials), 1)),
         call_out=_call_out(data),
         best=_best(drawn, study=data.name),
-        no_best=drawn.why_nothing_is_complete(),
-        facts=_facts(data, now=now),
+        no_best=drawn.why_nothing_is_best(),
+        facts=_facts(data, drawn, now=now),
         is_terminal=phase in _TERMINAL,
     )
 
@@ -127,7 +138,7 @@ def _range(parameter: Parameter) -> str:
 def _total(data: StudyData) -> int | None:
     """The budget: of the spec, or of the last status where this version cannot read the spec."""
     if data.spec:
-        return data.spec.max_trials
+        return data.spec.most_trials
     return data.status.trials.total if data.status.trials else None
 
 
@@ -158,18 +169,50 @@ def _as_title(reason: Reason) -> str:
     return spaced.strip().capitalize()
 
 
+def _goals(drawn: Subject, constraints: Sequence[Constraint]) -> list[tuple[str, str]]:
+    aims = ["maximize" if drawn.is_maximized(at) else "minimize" for at in range(len(drawn.metrics))]
+    limits = [("keep", _limits(constraint)) for constraint in constraints]
+    return [*zip(aims, drawn.metrics, strict=True), *limits]
+
+
+def _limits(constraint: Constraint) -> str:
+    upper = f" ≤ {constraint.upper:g}" if constraint.upper is not None else ""
+    lower = f"{constraint.lower:g} ≤ " if constraint.lower is not None else ""
+    return f"{lower}{constraint.metric}{upper}"
+
+
+def _learned_from(warm_started: Mapping[str, int]) -> str:
+    taken = [f"{counted(count, 'trial')} of {study}" for study, count in warm_started.items() if count]
+    return f"Warm start: learned from {', '.join(taken)}, which are not counted here." if taken else ""
+
+
 def _best(drawn: Subject, *, study: str) -> Best | None:
-    if not drawn.ranked:
+    if not drawn.best:
         return None
-    trial = drawn.ranked[0]
-    # NB: a metric's name may hold a line break, which would end the comment.
-    comment = " ".join(f"# trial {trial.number} of {study}: {drawn.metric} = {first_value(trial):.6g}".split())
-    document = yaml.safe_dump(trial.params, sort_keys=False, allow_unicode=True) if trial.params else ""
+    yaml_ = "\n".join(_copied(trial, drawn, study=study) for trial in drawn.best)
+    if drawn.has_front:
+        shown_trials = drawn.best[:MOST_OF_FRONT]
+        values = [" · ".join(shown(value) for value in drawn.values(trial)) for trial in shown_trials]
+        lines = [(f"trial {trial.number}", words) for trial, words in zip(shown_trials, values, strict=True)]
+        detail = "trial that no other one beats" if len(drawn.best) == 1 else "trials, each better in something"
+        more = len(drawn.best) - len(shown_trials)
+        return Best(str(len(drawn.best)), detail, [("", " · ".join(drawn.metrics)), *lines], more, yaml_)
+    (trial,) = drawn.best
     params = [(name, shown(value)) for name, value in trial.params.items()]
-    return Best(trial.number, shown(first_value(trial)), params, f"{comment}\n{document}")
+    return Best(shown(drawn.values(trial)[0]), f"trial {trial.number}", params, 0, yaml_)
 
 
-def _facts(data: StudyData, *, now: datetime) -> list[Fact]:
+def _copied(trial: FrozenTrial, drawn: Subject, *, study: str) -> str:
+    """A trial's parameters as YAML; of a front each is a document of its own."""
+    values = zip(drawn.metrics, drawn.values(trial), strict=True)
+    words = ", ".join(f"{metric} = {value:.6g}" for metric, value in values)
+    # NB: a metric's name may hold a line break, which would end the comment.
+    comment = " ".join(f"# trial {trial.number} of {study}: {words}".split())
+    document = yaml.safe_dump(trial.params, sort_keys=False, allow_unicode=True) if trial.params else ""
+    return f"{'---' + chr(10) if drawn.has_front else ''}{comment}\n{document}"
+
+
+def _facts(data: StudyData, drawn: Subject, *, now: datetime) -> list[Fact]:
     elapsed = data.clock.elapsed_at(now)
     compute = math.fsum(seconds(trial, now=now) or 0.0 for trial in data.trials)
     at_once = compute / elapsed if elapsed >= 1 else 0.0
@@ -178,6 +221,8 @@ def _facts(data: StudyData, *, now: datetime) -> list[Fact]:
         Fact("Compute time", duration(compute), f"{at_once:.1f} trials at a time" if at_once > _LEAST_AT_ONCE else ""),
         _saved(data.trials),
     ]
+    if drawn.infeasible or (data.spec and data.spec.constraints):
+        facts.append(Fact("Infeasible", counted(len(drawn.infeasible), "trial"), "break a constraint, never the best"))
     if data.retried:
         facts.append(Fact("Retried", counted(data.retried, "trial"), "lost their worker, went on elsewhere"))
     return facts

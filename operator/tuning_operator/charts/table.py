@@ -1,5 +1,6 @@
 """The table of trials, newest first."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -8,8 +9,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tuning_api import contract
 from tuning_api.contract import Failure
+from tuning_api.spec import StudySpec
+from tuning_operator import feasibility
 from tuning_operator.charts.source import StudyData
-from tuning_operator.charts.subject import Subject, first_value
+from tuning_operator.charts.subject import Subject
 from tuning_operator.charts.wording import LABELS
 from tuning_operator.model import utc
 
@@ -22,7 +25,8 @@ class Row:
 
     number: int
     label: str
-    value: float | None
+    values: list[float | None]
+    """One for each of the table's metrics."""
     epochs: str
     epochs_run: int | None
     seconds: float | None
@@ -32,6 +36,8 @@ class Row:
     """It failed, and nobody wrote down why."""
     retry_of: int | None
     is_best: bool
+    broken: list[str]
+    """The constraints that it breaks, with by how much."""
 
 
 @dataclass(frozen=True)
@@ -39,16 +45,46 @@ class Table:
     """The trials that have started, the newest of them where there are very many."""
 
     rows: list[Row]
+    metrics: list[str]
+    """The objectives, then what constraints are about."""
     names: list[str]
     left_out: int
+    has_front: bool = False
 
 
 def table(data: StudyData, drawn: Subject, *, now: datetime) -> Table:
     """The trials of a study; waiting ones have nothing to show."""
     started = [trial for trial in data.trials if trial.state is not TrialState.WAITING]
-    best = drawn.ranked[0].number if drawn.ranked else None
-    rows = [_row(trial, best=best, now=now) for trial in reversed(started[-MOST_ROWS:])]
-    return Table(rows, names=_names(data), left_out=len(started) - len(rows))
+    best = {trial.number for trial in drawn.best}
+    limited = limited_metrics(data.spec, besides=drawn.metrics)
+    rows = [_row(trial, drawn, limited=limited, best=best, now=now) for trial in reversed(started[-MOST_ROWS:])]
+    return Table(
+        rows,
+        metrics=[*drawn.metrics, *limited],
+        names=_names(data),
+        left_out=len(started) - len(rows),
+        has_front=drawn.has_front,
+    )
+
+
+def limited_metrics(spec: StudySpec | None, *, besides: Sequence[str]) -> list[str]:
+    """The metrics that constraints are about and that are no objectives."""
+    constraints = spec.constraints or [] if spec else []
+    return [constraint.metric for constraint in constraints if constraint.metric not in besides]
+
+
+def limited_value(trial: FrozenTrial, metric: str) -> float | None:
+    """The last value of a metric that a constraint is about, of a complete trial."""
+    known = trial.user_attrs.get(contract.LIMITED_ATTRIBUTE)
+    value = known.get(metric) if isinstance(known, dict) else None
+    return value if isinstance(value, int | float) else None
+
+
+def excesses(trial: FrozenTrial) -> list[str]:
+    """The constraints that a complete trial breaks, in words."""
+    if trial.state is not TrialState.COMPLETE:
+        return []
+    return [f"{name} by {excess:.4g}" for name, excess in feasibility.broken(trial).items()]
 
 
 def epochs(trial: FrozenTrial) -> tuple[int | None, int | None]:
@@ -63,13 +99,13 @@ def seconds(trial: FrozenTrial, *, now: datetime) -> float | None:
     return max(0.0, ((end or now) - start).total_seconds()) if start else None
 
 
-def _row(trial: FrozenTrial, *, best: int | None, now: datetime) -> Row:
+def _row(trial: FrozenTrial, drawn: Subject, *, limited: list[str], best: set[int], now: datetime) -> Row:
     trained, planned = epochs(trial)
     failure = _failure(trial)
     return Row(
         number=trial.number,
         label=LABELS[trial.state],
-        value=first_value(trial) if trial.state is TrialState.COMPLETE else None,
+        values=_values(trial, drawn, limited=limited),
         epochs=_of_plan(trained, planned),
         epochs_run=trained,
         seconds=seconds(trial, now=now),
@@ -77,8 +113,15 @@ def _row(trial: FrozenTrial, *, best: int | None, now: datetime) -> Row:
         failure=failure,
         is_unexplained=trial.state is TrialState.FAIL and failure is None,
         retry_of=_whole(trial.user_attrs.get(contract.RETRY_OF_ATTRIBUTE)),
-        is_best=trial.number == best,
+        is_best=trial.number in best,
+        broken=excesses(trial),
     )
+
+
+def _values(trial: FrozenTrial, drawn: Subject, *, limited: list[str]) -> list[float | None]:
+    if trial.state is not TrialState.COMPLETE:
+        return [None] * (len(drawn.metrics) + len(limited))
+    return [*drawn.values(trial), *(limited_value(trial, metric) for metric in limited)]
 
 
 def _of_plan(trained: int | None, planned: int | None) -> str:

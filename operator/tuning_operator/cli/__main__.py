@@ -3,11 +3,14 @@
 import gc
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from tuning_operator.cli.cluster import Context, Kubeconfig, Namespace, OperatorNamespace, add_commands, reach
+from tuning_operator.errors import TuningError
 from tuning_operator.local.errors import BadInputError
+from tuning_operator.remote.where import Where
 
 if TYPE_CHECKING:
     from tuning_operator.charts.source import StudyData
@@ -25,11 +28,15 @@ app = typer.Typer(
     help="""Tune the hyperparameters of a Lightning model on this machine, with the manifest that also runs on Kubernetes.
 
     \b
+    tuningstudy init my_model.Classifier        a first manifest for a model of yours
     tuningstudy validate digits.yaml            is it right, without running it?
     tuningstudy try digits.yaml                 one trial in the foreground
     tuningstudy run digits.yaml                 run it; Ctrl-C stops, the same command goes on
     tuningstudy best digits --config            the configuration with the best values, ready to train
-    tuningstudy report digits -o digits.html    the study's page in one file""",
+    tuningstudy report digits -o digits.html    the study's page in one file
+    tuningstudy submit digits.yaml -n research  run it on a cluster, with the modules beside it
+
+    best, trials and report read a cluster's study as soon as -n, --context or --kubeconfig is given.""",
 )
 
 File = Annotated[
@@ -131,27 +138,54 @@ def best(
     config: Annotated[
         bool, typer.Option("--config", help="The whole LightningCLI configuration, with the best values in it.")
     ] = False,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Copy the best trial's checkpoint there (trial.checkpoints.keep)."),
+    ] = None,
+    trial: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Another complete trial than the best, such as one of a Pareto front."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of YAML.")] = False,
     database: Database = None,
     folder: Folder = None,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
 ) -> None:
-    """Print the best parameters.
+    """Print the best parameters; with several objectives, the Pareto front.
 
     \b
     tuningstudy best digits
     tuningstudy best digits --json | jq .params.learning_rate
     tuningstudy best digits --config > best.yaml
+    tuningstudy best digits --trial 12 --config > trial-12.yaml
+    tuningstudy best digits --checkpoint best.ckpt
     """  # noqa: D301 - click keeps the lines of a paragraph that begins so
+    if (where := Where(namespace, context, kubeconfig)).is_given:
+        from tuning_operator.cli.remote_results import print_best  # noqa: PLC0415
+
+        if checkpoint:
+            raise BadInputError(
+                "--checkpoint copies a file of this machine: of a cluster's study, --json says where it is"
+            )
+        gateway, name = reach(study, where)
+        raise typer.Exit(print_best(gateway, name, number=trial, with_config=config, as_json=as_json))
     from tuning_operator.cli import results  # noqa: PLC0415
-    from tuning_operator.cli.study import configured  # noqa: PLC0415
+    from tuning_operator.cli.study import configured, copy_checkpoint  # noqa: PLC0415
 
     data, progress = _look(study, database=database, folder=folder)
-    found = progress.best
-    if found is None:
-        raise BadInputError(f"no trial of study {progress.name} is complete yet")
+    if progress.front and progress.has_front and trial is None and not (config or checkpoint):
+        if not as_json:
+            typer.echo(f"# {results.headline_of_front(progress)}")
+        typer.echo(results.as_text(results.front_document(progress), as_json=as_json), nl=False)
+        return
+    found = results.chosen(progress, number=trial)
     document = results.best_document(found, progress)
     if config:
         document = configured(data, found.params, number=found.number)
+    if checkpoint:
+        typer.echo(f"wrote {copy_checkpoint(data, number=found.number, to=checkpoint)}", err=True)
     if not as_json:
         typer.echo(f"# {results.headline(found, progress)}")
     typer.echo(results.as_text(document, as_json=as_json), nl=False)
@@ -164,6 +198,10 @@ def trials(
     as_csv: Annotated[bool, typer.Option("--csv", help="For a spreadsheet, with full precision.")] = False,
     database: Database = None,
     folder: Folder = None,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+    operator_namespace: OperatorNamespace = None,
 ) -> None:
     """List the trials, best first.
 
@@ -171,6 +209,11 @@ def trials(
     tuningstudy trials digits
     tuningstudy trials digits --csv > digits.csv
     """  # noqa: D301 - click keeps the lines of a paragraph that begins so
+    if (where := Where(namespace, context, kubeconfig)).is_given:
+        from tuning_operator.cli.remote_results import print_trials  # noqa: PLC0415
+
+        gateway, name = reach(study, where)
+        raise typer.Exit(print_trials(gateway, name, as_csv=as_csv, operator_namespace=operator_namespace))
     from tuning_operator.cli import results  # noqa: PLC0415
 
     _, progress = _look(study, database=database, folder=folder)
@@ -192,18 +235,88 @@ def report(
     ] = None,
     database: Database = None,
     folder: Folder = None,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+    operator_namespace: OperatorNamespace = None,
 ) -> None:
     """Write the study's page into one file, which needs no internet.
 
     \b
     tuningstudy report digits -o digits.html
     """  # noqa: D301 - click keeps the lines of a paragraph that begins so
+    if (where := Where(namespace, context, kubeconfig)).is_given:
+        from tuning_operator.cli.remote_results import write_report  # noqa: PLC0415
+
+        gateway, name = reach(study, where)
+        raise typer.Exit(write_report(gateway, name, output=output, operator_namespace=operator_namespace))
     from tuning_operator.cli import report as study_report  # noqa: PLC0415
     from tuning_operator.cli.study import load  # noqa: PLC0415
     from tuning_operator.local.place import find  # noqa: PLC0415
 
     place = find(study, database=database, folder=folder)
     typer.echo(str(study_report.write(load(place), output or place.folder.report)))
+
+
+@app.command()
+def convert(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The experiment, as YAML or JSON.")],
+    *,
+    system: Annotated[
+        Literal["katib", "wandb", "determined", "nni"] | None,
+        typer.Option("--from", help="What the file is; default: found out by its fields."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="STUDY.yaml", help="Where to write it; default: standard output."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+) -> None:
+    """Turn an experiment of Katib, Weights & Biases, Determined or NNI into a manifest.
+
+    \b
+    tuningstudy convert experiment.yaml -o study.yaml
+    tuningstudy convert search_space.json --from nni
+
+    What became of each field is said on standard error: mapped, changed, without counterpart, or for you to decide. What
+    a trial runs is a function of your own code, which comments in the manifest outline.
+
+    Exit codes: 0 converted, 1 converted but for what is named last, 2 bad input.
+    """  # noqa: D301 - click keeps the lines of a paragraph that begins so
+    from tuning_operator.cli.convert import convert as convert_experiment  # noqa: PLC0415
+
+    raise typer.Exit(convert_experiment(file, system=system, output=output, force=force))
+
+
+@app.command()
+def init(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[CLASS]", help="A LightningModule, as package.module.Class; default: the digits example."
+        ),
+    ] = None,
+    *,
+    data: Annotated[
+        str | None, typer.Option(metavar="CLASS", help="Its LightningDataModule, as package.module.Class.")
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Where to write the manifest.")] = Path(
+        "study.yaml"
+    ),
+    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+) -> None:
+    """Write a first manifest, from the arguments of a model.
+
+    \b
+    tuningstudy init
+    tuningstudy init my_model.Classifier --data my_data.Images -o study.yaml
+
+    Arguments with usual names, such as dropout or hidden_dim, become the search space, around their defaults; the others
+    are fixed at their defaults, with comments. The metric is the one that the model logs in validation.
+    """  # noqa: D301 - click keeps the lines of a paragraph that begins so
+    from tuning_operator.cli.init import init as write_starter  # noqa: PLC0415
+
+    raise typer.Exit(write_starter(model, data=data, output=output, force=force))
 
 
 def _look(study: str, *, database: str | None, folder: Path | None) -> "tuple[StudyData, Progress]":
@@ -214,12 +327,20 @@ def _look(study: str, *, database: str | None, folder: Path | None) -> "tuple[St
     return data, look(data)
 
 
+add_commands(app, program="tuningstudy")
+
+
 def main() -> None:
-    """Run the command; what a person did wrong is one sentence."""
+    """Run the command."""
+    run_app(app)
+
+
+def run_app(commands: typer.Typer, *, program: str | None = None) -> None:
+    """Run one of a program's commands; what a person did wrong is one sentence."""
     gc.disable()  # to look for garbage while modules are imported is a tenth of the time to the first worker
     try:
-        app()
-    except BadInputError as error:
+        commands(prog_name=program)
+    except (BadInputError, TuningError) as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(BAD_INPUT)
     finally:

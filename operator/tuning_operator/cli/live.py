@@ -72,12 +72,12 @@ def drawn(progress: Progress, *, height: int) -> RenderableType:
 
 
 def _head(progress: Progress) -> Table:
-    goal = "maximize" if progress.is_maximized else "minimize"
+    goals = ", ".join(map(" ".join, zip(progress.directions, progress.objectives, strict=True)))
     head = Table.grid(expand=True)
     head.add_column(overflow="ellipsis", no_wrap=True)
     head.add_column(justify="right", no_wrap=True)
     head.add_row(
-        Text.assemble((progress.name, "bold"), "  ", (f"{goal} {progress.metric}", "dim")),
+        Text.assemble((progress.name, "bold"), "  ", (goals, "dim")),
         Text.assemble(
             (progress.phase.value, _PHASES.get(progress.phase, "bold cyan")),
             "  ",
@@ -108,7 +108,9 @@ def _counts(progress: Progress) -> Text:
 def _best(progress: Progress) -> Text:
     best = progress.best
     if best is None:
-        return Text("no trial is complete yet", "dim")
+        return Text("no trial is feasible yet" if progress.ranked else "no trial is complete yet", "dim")
+    if progress.has_front:
+        return _front(progress)
     return Text.assemble(
         "best ",
         (shown(best.value), "bold green"),
@@ -119,12 +121,26 @@ def _best(progress: Progress) -> Text:
     )
 
 
+def _front(progress: Progress) -> Text:
+    """The trials of the front with their values, as many as fit."""
+    members = [
+        Text.assemble(
+            (" ".join(shown(value) for value in trial.values if value is not None), "bold green"),
+            (f" trial {trial.number}", "dim"),
+        )
+        for trial in progress.front
+    ]
+    line = Text(" · ", no_wrap=True, overflow="ellipsis").join(members)
+    return Text.assemble(f"front of {len(members)}: ", line, no_wrap=True, overflow="ellipsis")
+
+
 def _running(progress: Progress, *, most: int) -> Table:
     table = Table(box=None, expand=True, padding=(0, 1), pad_edge=False, header_style="dim")
     table.add_column("trial", justify="right", no_wrap=True)
     table.add_column("epoch", justify="right", no_wrap=True)
     table.add_column("", width=12)
-    table.add_column(progress.metric, justify="right", no_wrap=True)
+    # Nothing is reported while a trial of several objectives runs.
+    table.add_column("" if progress.has_front else progress.objectives[0], justify="right", no_wrap=True)
     table.add_column("", width=_MOST_TICKS, no_wrap=True)
     table.add_column("parameters", ratio=1, no_wrap=True, overflow="ellipsis", style="dim")
     for trial in progress.running[:most]:

@@ -16,12 +16,14 @@ from rich.table import Table
 from rich.text import Text
 
 from tuning_api.status import Phase
-from tuning_operator.charts.wording import LABELS, duration, shown
+from tuning_operator.charts.wording import LABELS, counted, duration, shown
 from tuning_operator.cli.views import in_words
+from tuning_operator.local.errors import BadInputError
 from tuning_operator.local.place import Place
 from tuning_operator.local.progress import Progress, TrialView
 
 BEST_SHOWN = 5
+FRONT_SHOWN = 20
 _STYLES = {
     TrialState.COMPLETE: "green",
     TrialState.PRUNED: "yellow",
@@ -50,21 +52,26 @@ def conclusion(
     console = _console()
     is_complete = progress.phase is Phase.COMPLETE
     style = "bold green" if is_complete else "bold red"
-    words = f"{progress.message} in {duration(progress.elapsed) or '0 s'}"
+    words = f"{progress.message} ({duration(progress.elapsed) or '0 s'})"
     console.print(Text.assemble((progress.phase.value, style), f"  {words}"), soft_wrap=True)
-    if progress.ranked:
+    if shown_trials := progress.front[:FRONT_SHOWN] if progress.has_front else progress.ranked[:BEST_SHOWN]:
         console.print()
-        console.print(_fitting_table(console, progress, progress.ranked[:BEST_SHOWN]))
+        console.print(_fitting_table(console, progress, shown_trials))
     if importances:
         console.print()
-        console.print(_importances(importances))
+        console.print(_importances(importances, progress))
     console.print()
     if report:
         console.print(Text(f"report:     {report}"), soft_wrap=True)
     if not is_complete:
         console.print(Text(f"logs:       {logs}"), soft_wrap=True)
-    if progress.best:
-        config = shlex.join(["tuningstudy", "best", str(place.file), "--config"])
+    spec = place.document.get("spec") or {}
+    if progress.best and "objective" in spec.get("trial", {}):
+        best = shlex.join(["tuningstudy", "best", str(place.file)])
+        console.print(Text(f"the best parameters:  {best}"), soft_wrap=True)
+    elif progress.best:
+        which = ["--trial", str(progress.best.number)] if len(progress.front) > 1 else []
+        config = shlex.join(["tuningstudy", "best", str(place.file), *which, "--config"])
         console.print(Text(f"train with the best parameters:  {config} > best.yaml"), soft_wrap=True)
 
 
@@ -84,7 +91,7 @@ def trials_table(progress: Progress, trials: tuple[TrialView, ...], *, names: li
         names: the parameters that have a column; None: all of them together have one.
     """
     table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="bold")
-    for title in ("trial", progress.metric):
+    for title in ("trial", *progress.metrics):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("state", no_wrap=True)
     for title in ("epochs", "took", *(names or [])):
@@ -94,9 +101,10 @@ def trials_table(progress: Progress, trials: tuple[TrialView, ...], *, names: li
     if has_causes := any(trial.failure for trial in trials):
         table.add_column("cause", overflow="fold", max_width=60)
     for trial in trials:
-        cells = [Text(str(trial.number)), Text(shown(trial.value) if trial.value is not None else "")]
+        cells = [Text(str(trial.number))]
+        cells += [Text(shown(value) if value is not None else "") for value in trial.values]
         cells += [
-            Text(LABELS[trial.state], _STYLES[trial.state]),
+            Text("Infeasible", "yellow") if trial.broken else Text(LABELS[trial.state], _STYLES[trial.state]),
             Text(str(trial.epochs)),
             Text(duration(trial.seconds)),
         ]
@@ -111,9 +119,9 @@ def _names(trials: tuple[TrialView, ...]) -> list[str]:
     return list(dict.fromkeys(name for trial in trials for name in trial.params))
 
 
-def _importances(importances: Mapping[str, float]) -> Table:
+def _importances(importances: Mapping[str, float], progress: Progress) -> Table:
     table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="bold")
-    table.add_column("importance")
+    table.add_column(Text(f"importance for {progress.objectives[0]}" if progress.has_front else "importance"))
     table.add_column("", justify="right")
     table.add_column("", width=24)
     largest = max(importances.values())
@@ -128,7 +136,8 @@ def _importances(importances: Mapping[str, float]) -> Table:
 def print_trials(progress: Progress) -> None:
     """All trials that have started, best first, then the others in the order of their numbers."""
     ranked = progress.ranked
-    rest = [trial for trial in (*progress.ended, *progress.running) if trial not in ranked]
+    listed = {trial.number for trial in ranked}
+    rest = [trial for trial in (*progress.ended, *progress.running) if trial.number not in listed]
     console = _console()
     console.print(_fitting_table(console, progress, (*ranked, *sorted(rest, key=lambda trial: trial.number))))
 
@@ -139,20 +148,65 @@ def csv_of_trials(progress: Progress) -> str:
     names = _names(tuple(trials))
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["trial", "state", progress.metric, *names, "epochs", "seconds", "retry_of", "failure"])
+    feasible = ["feasible"] if progress.is_constrained else []
+    titles = ["trial", "state", *progress.metrics, *feasible, *names, "epochs", "seconds", "retry_of", "failure"]
+    writer.writerow(titles)
     for trial in trials:
         failure = f"{trial.failure.reason}: {trial.failure.message}" if trial.failure else ""
         params = [trial.params.get(name, "") for name in names]
-        value = "" if trial.value is None else trial.value
+        values = ["" if value is None else value for value in trial.values]
+        values += [_yes_or_no(not trial.broken) if trial.state is TrialState.COMPLETE else "" for _ in feasible]
         retry_of = "" if trial.retry_of is None else trial.retry_of
-        fields = [trial.number, LABELS[trial.state], value, *params, trial.epochs, round(trial.seconds, 3)]
+        fields = [trial.number, LABELS[trial.state], *values, *params, trial.epochs, round(trial.seconds, 3)]
         writer.writerow([*fields, retry_of, failure])
     return file.getvalue()
 
 
+def _yes_or_no(truth: bool) -> str:  # noqa: FBT001 - that is what it is about
+    return "yes" if truth else "no"
+
+
+def chosen(progress: Progress, *, number: int | None) -> TrialView:
+    """The trial that a person asks for by its number, or the best.
+
+    Raises:
+        BadInputError: there is none, or there are several.
+    """
+    if number is not None:
+        found = next((trial for trial in progress.ranked if trial.number == number), None)
+        if found is None:
+            raise BadInputError(f"study {progress.name} has no complete trial {number}")
+        return found
+    if progress.best is None:
+        raise BadInputError(why_nothing_is_best(progress))
+    if len(progress.front) > 1:
+        numbers = ", ".join(str(trial.number) for trial in progress.front)
+        raise BadInputError(
+            f"the Pareto front of study {progress.name} has {len(progress.front)} trials: choose one with --trial"
+            f" ({numbers})"
+        )
+    return progress.best
+
+
+def why_nothing_is_best(progress: Progress) -> str:
+    """What to say where there is no best trial."""
+    if progress.ranked:
+        complete = len(progress.ranked)
+        return (
+            f"no trial of study {progress.name} is feasible: each of the {complete} complete ones breaks a constraint"
+        )
+    return f"no trial of study {progress.name} is complete yet"
+
+
+def front_document(progress: Progress) -> dict[str, Any]:
+    """The Pareto front, from the best of the first objective on."""
+    return {"front": [best_document(trial, progress) for trial in progress.front]}
+
+
 def best_document(best: TrialView, progress: Progress) -> dict[str, Any]:
-    """The best trial."""
-    return {"trial": best.number, progress.metric: best.value, "params": dict(best.params)}
+    """A trial with what it is told by."""
+    values = {name: value for name, value in zip(progress.metrics, best.values, strict=True) if value is not None}
+    return {"trial": best.number, **values, "params": dict(best.params)}
 
 
 def as_text(document: Mapping[str, Any], *, as_json: bool) -> str:
@@ -163,6 +217,13 @@ def as_text(document: Mapping[str, Any], *, as_json: bool) -> str:
 
 
 def headline(best: TrialView, progress: Progress) -> str:
-    """The best trial in one line."""
-    value = f"{best.value:.6g}" if best.value is not None else "none"
-    return f"trial {best.number} of study {progress.name}: {progress.metric} = {value} ({in_words(best.params)})"
+    """A trial in one line."""
+    known = [(name, value) for name, value in zip(progress.metrics, best.values, strict=True) if value is not None]
+    values = ", ".join(f"{name} = {value:.6g}" for name, value in known)
+    return f"trial {best.number} of study {progress.name}: {values} ({in_words(best.params)})"
+
+
+def headline_of_front(progress: Progress) -> str:
+    """A Pareto front in one line."""
+    goals = ", ".join(map(" ".join, zip(progress.directions, progress.objectives, strict=True)))
+    return f"the Pareto front of study {progress.name}: {counted(len(progress.front), 'trial')} ({goals})"

@@ -204,6 +204,7 @@ def _heed(this: Run) -> None:
     this.requests_heeded = this.signals.requests
     if this.requests_heeded == 1:
         this.executor.stopping = True
+        this.executor.stop_all()  # also while the database is away, and no pass comes so far
         this.view.say("stopping: running trials save their state and are queued again (Ctrl-C again: at once)")
     else:
         this.view.say("ending all workers at once")
@@ -213,6 +214,11 @@ def _heed(this: Run) -> None:
 def _fault(executor: LocalExecutor) -> str | None:
     condition = executor.status.condition(ConditionType.PROGRESSING)
     return condition.message if condition and condition.reason is Reason.INVALID_SPEC else None
+
+
+def _database_is_away(executor: LocalExecutor) -> bool:
+    condition = executor.status.condition(ConditionType.PROGRESSING)
+    return condition is not None and condition.reason is Reason.DATABASE_UNAVAILABLE
 
 
 def _show(this: Run) -> None:
@@ -225,6 +231,9 @@ def _show(this: Run) -> None:
 
 
 def _has_ended(this: Run) -> bool:
+    """NB: while the database is away, the phase is that of the last pass that could read it."""
+    if _database_is_away(this.executor):
+        return this.executor.stopping and not this.executor.has_workers
     phase = this.executor.status.phase
     if phase not in _OVER and phase is not Phase.SUSPENDED:
         return False
@@ -235,6 +244,8 @@ def _has_ended(this: Run) -> bool:
 
 
 def _exit(this: Run) -> Exit:
+    if _database_is_away(this.executor):
+        return Exit.INTERRUPTED
     match this.executor.status.phase:
         case Phase.COMPLETE:
             return Exit.COMPLETE
@@ -250,6 +261,12 @@ def _exit(this: Run) -> Exit:
 def _conclude(this: Run, exit_code: Exit, *, with_report: bool) -> None:
     from tuning_operator.cli import results  # noqa: PLC0415 - not before there are any
 
+    if _database_is_away(this.executor):
+        results.say(
+            "interrupted while the database is away: what has ended is in it, the next run queues the rest again"
+        )
+        results.say(f"  go on with: {_command()}")
+        return
     now = this.progress()
     if exit_code in {Exit.INTERRUPTED, Exit.SUSPENDED}:
         why = "interrupted" if exit_code is Exit.INTERRUPTED else "suspended by its manifest (spec.suspend)"

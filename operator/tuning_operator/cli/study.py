@@ -1,5 +1,6 @@
 """A study that was run, read from its database; nothing here changes it."""
 
+import shutil
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import optuna
 from optuna.storages._cached_storage import _CachedStorage
 
+from tuning_api import contract
 from tuning_api.spec import StudySpec
 from tuning_api.substitution import SubstitutionError, substitute
 from tuning_operator.charts.source import StudyData, read_study
@@ -47,6 +49,12 @@ def configured(data: StudyData, params: Mapping[str, Any], *, number: int) -> di
     Raises:
         BadInputError: the study has none.
     """
+    if data.spec and data.spec.trial.objective:
+        raise BadInputError(
+            f"study {data.name} has no configuration, its trials call {data.spec.trial.objective}:"
+            f" `tuningstudy best {data.name} --json` prints the parameters, and the function takes them again as"
+            " optuna.trial.FixedTrial(params)"
+        )
     if data.spec is None or data.spec.trial.lightning is None:
         raise BadInputError(f"study {data.name} has no trial.lightning to fill in")
     return _filled_in(data.spec, params, number=number, study=data.name)
@@ -60,3 +68,43 @@ def _filled_in(spec: StudySpec, params: Mapping[str, Any], *, number: int, study
         return substitute(spec.trial.lightning or {}, built_in | dict(params), absent=absent)
     except SubstitutionError as error:
         raise BadInputError(str(error)) from error
+
+
+def copy_checkpoint(data: StudyData, *, number: int, to: Path) -> Path:
+    """Copy what a trial has left to be kept; of an objective that is a folder.
+
+    Returns:
+        The copy.
+
+    Raises:
+        BadInputError: nothing was kept, it is not on this machine, or it cannot be written.
+    """
+    source = _kept(data, number)
+    copy = to / source.name if to.is_dir() else to
+    try:
+        if source.is_dir():
+            shutil.copytree(source, copy)
+        else:
+            shutil.copyfile(source, copy)
+    except OSError as error:
+        raise BadInputError(f"{copy}: cannot be written: {error.strerror or error}") from error
+    return copy
+
+
+def _kept(data: StudyData, number: int) -> Path:
+    checkpoints = data.spec.trial.checkpoints if data.spec else None
+    if checkpoints is None or not checkpoints.keep:
+        raise BadInputError(f"study {data.name} keeps no checkpoints: set trial.checkpoints.keep before its trials run")
+    attributes = next(trial.user_attrs for trial in data.trials if trial.number == number)
+    path = attributes.get(contract.CHECKPOINT_ATTRIBUTE)
+    if not isinstance(path, str):
+        raise BadInputError(f"trial {number} left no checkpoint: keep was set later, or the worker's log says why")
+    if checkpoints.folder is None:
+        raise BadInputError(
+            f"trial {number} left {path} on the claim {checkpoints.persistent_volume_claim} of namespace"
+            f" {data.namespace}: mount the claim in a pod, and copy it with `kubectl cp`"
+        )
+    source = Path(checkpoints.folder, path)
+    if not source.exists():
+        raise BadInputError(f"trial {number} left {source}, and it is not there any more, or not on this machine")
+    return source

@@ -13,6 +13,7 @@ import typer
 
 from tuning_api import manifest
 from tuning_api.manifest import ManifestError
+from tuning_api.schema import Document
 from tuning_api.spec import StudySpec
 from tuning_operator.decide import validity
 from tuning_operator.local.errors import BadInputError
@@ -29,7 +30,7 @@ def validate(file: Path) -> int:
     Raises:
         BadInputError: the manifest itself is wrong.
     """
-    name, spec = _read(file)
+    document, spec = read(file)
     answer = _ask(["check", "--json", "-"], spec, file=file, capture=True)
     problems = [json.loads(line)["problem"] for line in answer.stdout.splitlines() if line.startswith("{")]
     for problem in problems:
@@ -37,7 +38,7 @@ def validate(file: Path) -> int:
     if answer.returncode and not problems:
         typer.echo(f"{file}: the model could not be checked:\n{answer.stderr.strip()}", err=True)
     if not answer.returncode:
-        typer.echo(f"{file}: study {name} is ready to run")
+        typer.echo(f"{file}: study {manifest.name_of(document)} is ready to run")
     return answer.returncode
 
 
@@ -50,12 +51,17 @@ def try_one(file: Path, *, seed: int | None) -> int:
     Raises:
         BadInputError: the manifest is wrong.
     """
-    _, spec = _read(file)
+    _, spec = read(file)
     seeded = [] if seed is None else ["--seed", str(seed)]
     return _ask(["try", "-", *seeded], spec, file=file, capture=False).returncode
 
 
-def _read(file: Path) -> tuple[str, StudySpec]:
+def read(file: Path) -> tuple[Document, StudySpec]:
+    """A manifest that means something, as far as can be known without its classes.
+
+    Raises:
+        BadInputError: it does not.
+    """
     try:
         document = manifest.load(file)
     except ManifestError as error:
@@ -64,7 +70,7 @@ def _read(file: Path) -> tuple[str, StudySpec]:
     fault = fault or (validity.fault(spec, stored=None) if spec else None)
     if spec is None or fault:
         raise BadInputError(f"{file}: {fault}")
-    return manifest.name_of(document), spec
+    return document, spec
 
 
 def _ask(arguments: list[str], spec: StudySpec, *, file: Path, capture: bool) -> "subprocess.CompletedProcess[str]":

@@ -97,6 +97,7 @@ class JsonView:
                 trial=trial.number,
                 state=LABELS[trial.state],
                 value=trial.value,
+                **self._more(trial, progress),
                 params=dict(trial.params),
                 epochs=trial.epochs,
                 seconds=round(trial.seconds, 3),
@@ -113,6 +114,17 @@ class JsonView:
     def say(self, words: str) -> None:
         """See `View`."""
         self._write("message", message=words)
+
+    def _more(self, trial: TrialView, progress: Progress) -> dict[str, Any]:
+        """What only studies with several objectives, or with constraints, have."""
+        more: dict[str, Any] = {}
+        if len(progress.metrics) > 1:
+            more["values"] = dict(zip(progress.metrics, trial.values, strict=True))
+        if progress.has_front:
+            more["front"] = [best.number for best in progress.front]
+        if progress.is_constrained:
+            more["feasible"] = not trial.broken
+        return more
 
     def status(self, status: StudyStatus) -> None:
         """The last line: the whole status."""
@@ -149,9 +161,23 @@ def ending(trial: TrialView, progress: Progress) -> str:
     words = f"trial {trial.number} {LABELS[trial.state].lower()}"
     if trial.failure:
         return f"{words}: {trial.failure.reason}: {trial.failure.message}"
-    value = f": {progress.metric}={shown(trial.value)}" if trial.value is not None else ""
-    best = " (the best so far)" if progress.best and progress.best.number == trial.number else ""
-    return f"{words}{value}{best}, {epochs(trial)}{duration(trial.seconds)}; {in_words(trial.params)}"
+    said = measured(trial, progress)
+    value = f": {said}" if said else ""
+    return f"{words}{value}{_standing(trial, progress)}, {epochs(trial)}{duration(trial.seconds)}; {in_words(trial.params)}"
+
+
+def _standing(trial: TrialView, progress: Progress) -> str:
+    if trial.broken:
+        return f" (infeasible: {', '.join(trial.broken)})"
+    if trial.number not in {best.number for best in progress.front}:
+        return ""
+    return " (on the front so far)" if progress.has_front else " (the best so far)"
+
+
+def measured(trial: TrialView, progress: Progress) -> str:
+    """What a trial is told by, in one line."""
+    known = [(name, value) for name, value in zip(progress.metrics, trial.values, strict=True) if value is not None]
+    return " ".join(f"{name}={shown(value)}" for name, value in known)
 
 
 def epochs(trial: TrialView) -> str:
@@ -171,6 +197,8 @@ def counts(progress: Progress) -> list[tuple[str, str]]:
     """What has become of the trials, each with the style that tells it apart."""
     states = ((TrialState.COMPLETE, "green"), (TrialState.PRUNED, "yellow"), (TrialState.FAIL, "red"))
     words = [(f"{progress.count(state)} {LABELS[state].lower()}", style) for state, style in states]
+    if broken := sum(bool(trial.broken) for trial in progress.ended):
+        words.insert(1, (f"{broken} of them infeasible", "yellow"))
     if progress.retried:
         words.append((f"{progress.retried} retried", "dim"))
     return [*words, (counted(progress.workers, "worker"), "dim")]

@@ -5,6 +5,7 @@ crash, and counting it again gives the same number.
 """
 
 from tuning_api.contract import Failure, FailureReason
+from tuning_operator.decide.points import budget, missing_entries, outdated
 from tuning_operator.model import (
     Abandon,
     Ending,
@@ -47,21 +48,22 @@ def plan_trials(snapshot: Snapshot, outcome: Outcome) -> TrialsPlan:
     owed = _owed_successors(trials)
     waiting = in_state(trials, TrialState.WAITING)
     running = len(in_state(trials, TrialState.RUNNING)) - len(abandon) - len(requeue)
-    room = snapshot.spec.max_trials - ended(trials) - len(abandon) - running - len(requeue) - len(owed)
-    surplus = max(0, len(waiting) - max(0, room))
+    room = budget(snapshot) - ended(trials) - len(abandon) - running - len(requeue) - len(owed)
+    runs = outcome.verdict is Verdict.RUN
+    free = _free(snapshot, waiting=len(waiting), running=running, room=room) if runs else 0
+    entries = missing_entries(snapshot) if runs else ()
     return TrialsPlan(
-        cancel=_least_wanted(waiting)[:surplus],
+        cancel=_withdrawn(snapshot, surplus=len(waiting) - max(0, room), wanted=len(entries) - free),
         abandon=abandon,
         requeue=requeue,
         successors=owed,
-        add=_missing(snapshot, waiting=len(waiting), running=running, room=room)
-        if outcome.verdict is Verdict.RUN
-        else 0,
+        enqueue=entries[:free],
+        add=max(0, free - len(entries)),
     )
 
 
-def _missing(snapshot: Snapshot, *, waiting: int, running: int, room: int) -> int:
-    """How many waiting trials to add.
+def _free(snapshot: Snapshot, *, waiting: int, running: int, room: int) -> int:
+    """How many waiting trials may be added.
 
     No more are on their way than may still fail: a broken model fails trials faster than anybody looks, and a study that
     stops at three failures should have three. Workers are not idled for it, so trials that already run may add theirs.
@@ -73,9 +75,28 @@ def _missing(snapshot: Snapshot, *, waiting: int, running: int, room: int) -> in
     return max(0, min(buffer, room, on_their_way) - waiting)
 
 
+def _withdrawn(snapshot: Snapshot, *, surplus: int, wanted: int) -> tuple[Trial, ...]:
+    """Waiting trials that are no longer asked for, too many, or in the way of an entry of spec.enqueue.
+
+    Nothing is added in their place in this pass: a worker may be faster, and then there would be one too many.
+    """
+    gone = outdated(snapshot.spec, snapshot.record.trials, study=snapshot.study.key.name)
+    others = _least_wanted(
+        tuple(trial for trial in in_state(snapshot.record.trials, TrialState.WAITING) if trial not in gone)
+    )
+    in_the_way = sum(not _is_wanted_first(trial) for trial in others)
+    return gone + others[: max(0, surplus - len(gone), min(wanted, in_the_way))]
+
+
 def _least_wanted(waiting: tuple[Trial, ...]) -> tuple[Trial, ...]:
-    """The newest first, and trials that continue others last."""
-    return tuple(sorted(waiting, key=lambda trial: (trial.retry_of is not None, -trial.number)))
+    """The newest first, then those of spec.enqueue, and trials that continue others last."""
+    return tuple(
+        sorted(waiting, key=lambda trial: (trial.retry_of is not None, _is_wanted_first(trial), -trial.number))
+    )
+
+
+def _is_wanted_first(trial: Trial) -> bool:
+    return trial.retry_of is not None or (trial.given is not None and trial.given.entry is not None)
 
 
 def _owed_successors(trials: tuple[Trial, ...]) -> tuple[Trial, ...]:

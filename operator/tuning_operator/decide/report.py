@@ -4,13 +4,13 @@ The whole status is computed on each pass, so a lost write is repaired by the ne
 Ready is True once a study is accepted, so that `helm --wait`, Flux and Argo CD do not wait for its end.
 """
 
-import math
 from collections.abc import Iterable
 from datetime import datetime
 
 from tuning_api import naming
-from tuning_api.search import Direction
+from tuning_api.spec import Checkpoints
 from tuning_api.status import (
+    MOST_OF_FRONT,
     BestTrial,
     Charts,
     Condition,
@@ -23,12 +23,15 @@ from tuning_api.status import (
     TrialCounts,
 )
 from tuning_operator.decide.budget import ended, in_state
-from tuning_operator.decide.completion import failed_trials, last_failure
+from tuning_operator.decide.completion import best_trials, by_end, compute_seconds, failed_trials, last_failure
+from tuning_operator.decide.front import even_choice
+from tuning_operator.decide.points import budget
 from tuning_operator.model import (
     Outcome,
     Plan,
     Snapshot,
     Study,
+    TakenOver,
     Trial,
     TrialState,
     Trouble,
@@ -40,6 +43,18 @@ FAILURES_IN_A_ROW = 3
 """So many failures at the end of the list mean that trials are failing, not that one was unlucky."""
 
 _PHASES = {Verdict.COMPLETE: Phase.COMPLETE, Verdict.FAIL: Phase.FAILED, Verdict.SUSPEND: Phase.SUSPENDED}
+_OWN_WORDS = frozenset(
+    {
+        Reason.TIMED_OUT,
+        Reason.TARGET_REACHED,
+        Reason.NO_IMPROVEMENT,
+        Reason.COMPUTE_SPENT,
+        Reason.SEARCH_SPACE_EXHAUSTED,
+        Reason.TOO_MANY_FAILED_TRIALS,
+    }
+)
+"""Verdicts whose message says more than the counts do."""
+_ENDED = frozenset({Phase.COMPLETE, Phase.FAILED})
 _TRUE, _FALSE, _UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionStatus.UNKNOWN
 
 Verdicts = dict[ConditionType, tuple[ConditionStatus, Reason, str]]
@@ -60,7 +75,8 @@ def status(snapshot: Snapshot, plan: Plan, *, charts: Charts | None, refusal: Tr
     running = sum(worker.running for worker in workers)
     trouble = refusal or plan.workers.postponed or _trouble(snapshot)
     message = _message(counts, running=running, outcome=plan.outcome, trouble=trouble)
-    best = best_trial(trials, snapshot.spec.objectives[0].direction)
+    best = best_trials(trials, [objective.direction for objective in snapshot.spec.objectives])
+    is_front = len(snapshot.spec.objectives) > 1
     return StudyStatus(
         observed_generation=snapshot.study.generation,
         phase=phase,
@@ -69,15 +85,20 @@ def status(snapshot: Snapshot, plan: Plan, *, charts: Charts | None, refusal: Tr
         progress=f"{counts.finished}/{counts.total}",
         workers=running,
         selector=naming.worker_selector(uid=snapshot.study.uid),
-        best=_describe(best) if best else None,
+        best=_describe(best[0], checkpoints=snapshot.spec.trial.checkpoints) if best and not is_front else None,
+        best_trials=[_describe(best[place]) for place in even_choice(range(len(best)), most=MOST_OF_FRONT)]
+        if best and is_front
+        else None,
+        best_display=_best_in_short(best, counts, is_front=is_front),
         importances={name: round(share, 4) for name, share in snapshot.record.importances.items()} or None,
         charts=charts,
         start_time=_earliest(trial.started for trial in trials),
         completion_time=_completion_time(snapshot, phase),
         elapsed_seconds=int(snapshot.record.clock.elapsed_at(snapshot.now)),
-        compute_seconds=int(_compute_seconds(trials, now=snapshot.now)),
+        compute_seconds=int(compute_seconds(trials, now=snapshot.now)),
         epochs_run=sum(trial.epochs or 0 for trial in trials),
         epochs_saved_by_pruning=_epochs_saved(trials),
+        warm_started=snapshot.record.warm_started or None,
         study=StudyRecord(name=snapshot.study.key.name, schema_=naming.database_schema(snapshot.study.key.namespace)),
         conditions=_conditions(
             _verdicts(phase, plan.outcome, message=message, trouble=trouble),
@@ -91,9 +112,11 @@ def status(snapshot: Snapshot, plan: Plan, *, charts: Charts | None, refusal: Tr
 def status_of_fault(study: Study, trouble: Trouble, *, now: datetime) -> StudyStatus:
     """The status of a study that could not be observed: its spec is invalid, or its database is away.
 
-    What was known stays as it was; only the conditions, the message and (before anything ran) the phase change.
+    What was known stays as it was; only the conditions, the message and (before anything ran) the phase change. Of a
+    spec that was changed meanwhile, such as a raised maxTrials, nobody knows yet whether the study has ended.
     """
     old = study.status
+    is_known = study.generation == old.observed_generation
     accepted = trouble.reason is not Reason.INVALID_SPEC and _was_true(old, ConditionType.READY)
     verdicts: Verdicts = {
         ConditionType.READY: (_TRUE, Reason.ACCEPTED, "the study was accepted")
@@ -105,17 +128,29 @@ def status_of_fault(study: Study, trouble: Trouble, *, now: datetime) -> StudySt
         before = old.condition(type_)
         verdicts[type_] = (
             (before.status, before.reason, before.message)
-            if before
+            if before and is_known
             else (_UNKNOWN, trouble.reason, "not known while the study cannot be observed")
         )
     return old.model_copy(
         update={
             "observed_generation": study.generation,
-            "phase": old.phase or Phase.PENDING,
+            "phase": old.phase if old.phase and (is_known or old.phase not in _ENDED) else Phase.PENDING,
             "message": trouble.message,
             "conditions": _conditions(verdicts, study=study, now=now, old=old),
         }
     )
+
+
+def taken_over(taken: TakenOver) -> str:
+    """What an earlier study has given, in one sentence."""
+    if not taken.taken and not taken.skipped:
+        return f"study {taken.study} has no finished trial to learn from"
+    finished = taken.taken + sum(taken.skipped.values())
+    words = f"took over {taken.taken} of {finished} finished trials of study {taken.study}"
+    if not taken.skipped:
+        return words
+    reasons = sorted(taken.skipped.items(), key=lambda item: (-item[1], item[0]))
+    return f"{words}; of the others " + ", ".join(f"{count} {why}" for why, count in reasons)
 
 
 def is_urgent(new: StudyStatus, old: StudyStatus) -> bool:
@@ -143,30 +178,42 @@ def _without_growth(status: StudyStatus) -> StudyStatus:
     return status.model_copy(update={"elapsed_seconds": None, "compute_seconds": None, "epochs_run": None})
 
 
-def best_trial(trials: Iterable[Trial], direction: Direction) -> Trial | None:
-    """The complete trial with the best value; of equals the first. An infinite value is no value, whoever wrote it."""
-    complete = [trial for trial in trials if trial.state is TrialState.COMPLETE and trial.values]
-    complete = [trial for trial in complete if math.isfinite(trial.values[0])]
-    sign = 1 if direction is Direction.MINIMIZE else -1
-    return min(complete, key=lambda trial: (sign * trial.values[0], trial.number), default=None)
+def _describe(trial: Trial, *, checkpoints: Checkpoints | None = None) -> BestTrial:
+    display = ", ".join(f"{value:.4g}" for value in trial.values)
+    checkpoint = (
+        checkpoints.location(trial.checkpoint) if checkpoints and checkpoints.keep and trial.checkpoint else None
+    )
+    if len(trial.values) > 1:
+        return BestTrial(trial=trial.number, values=list(trial.values), display=display, params=trial.params)
+    value = trial.values[0]
+    return BestTrial(trial=trial.number, value=value, display=display, params=trial.params, checkpoint=checkpoint)
 
 
-def _describe(trial: Trial) -> BestTrial:
-    return BestTrial(trial=trial.number, value=trial.values[0], display=f"{trial.values[0]:.4g}", params=trial.params)
+def _best_in_short(best: list[Trial], counts: TrialCounts, *, is_front: bool) -> str | None:
+    if not best:
+        return "none feasible" if counts.infeasible else None
+    return f"front of {len(best)}" if is_front else f"{best[0].values[0]:.4g}"
 
 
 def _counts(snapshot: Snapshot) -> TrialCounts:
     trials = snapshot.record.trials
     return TrialCounts(
-        total=snapshot.spec.max_trials,
+        total=budget(snapshot),
         finished=ended(trials),
         complete=len(in_state(trials, TrialState.COMPLETE)),
         pruned=len(in_state(trials, TrialState.PRUNED)),
         failed=len(failed_trials(trials)),
         running=len(in_state(trials, TrialState.RUNNING)),
         waiting=len(in_state(trials, TrialState.WAITING)),
+        infeasible=_infeasible(snapshot),
         retried=sum(trial.is_lost for trial in trials),
     )
+
+
+def _infeasible(snapshot: Snapshot) -> int | None:
+    """NB: an objective of a person's own may set constraints that the spec does not name."""
+    found = sum(trial.state is TrialState.COMPLETE and not trial.is_feasible for trial in snapshot.record.trials)
+    return found if found or snapshot.spec.constraints else None
 
 
 def _phase(snapshot: Snapshot, outcome: Outcome) -> Phase:
@@ -179,14 +226,21 @@ def _phase(snapshot: Snapshot, outcome: Outcome) -> Phase:
 def _message(counts: TrialCounts, *, running: int, outcome: Outcome, trouble: Trouble | None) -> str:
     if outcome.verdict is Verdict.RUN and trouble:
         return trouble.message
-    if outcome.verdict is Verdict.FAIL or outcome.reason is Reason.TIMED_OUT:
-        return outcome.message
+    if outcome.reason in _OWN_WORDS:
+        return outcome.message + _without_a_feasible_one(counts)
     done = f"{counts.finished} of {counts.total} trials done"
     if outcome.verdict is Verdict.COMPLETE:
-        return f"{done}: {counts.complete} complete, {counts.pruned} pruned, {counts.failed} failed"
+        done = f"{done}: {counts.complete} complete, {counts.pruned} pruned, {counts.failed} failed"
+        return done + _without_a_feasible_one(counts)
     if outcome.verdict is Verdict.SUSPEND:
         return f"{done}, suspended"
-    return f"{done}, {running} {'worker' if running == 1 else 'workers'} running"
+    return f"{done}, {running} {'worker' if running == 1 else 'workers'} running" + _without_a_feasible_one(counts)
+
+
+def _without_a_feasible_one(counts: TrialCounts) -> str:
+    if not counts.infeasible or counts.infeasible < counts.complete:
+        return ""
+    return f"; none of the {counts.complete} complete ones is feasible: each breaks a constraint"
 
 
 def _trouble(snapshot: Snapshot) -> Trouble | None:
@@ -202,7 +256,7 @@ def _trouble(snapshot: Snapshot) -> Trouble | None:
 
 
 def _failing_trials(trials: tuple[Trial, ...]) -> Trouble | None:
-    finished = sorted((trial for trial in trials if trial.is_ended and trial.ended), key=lambda trial: str(trial.ended))
+    finished = [trial for trial in by_end(trials) if trial.ended]
     tail = finished[-FAILURES_IN_A_ROW:]
     if not tail or any(trial.state is not TrialState.FAIL for trial in tail):
         return None
@@ -278,12 +332,6 @@ def _completion_time(snapshot: Snapshot, phase: Phase) -> datetime | None:
 def _earliest(moments: Iterable[datetime | None]) -> datetime | None:
     first = min((moment for moment in moments if moment), default=None)
     return first.replace(microsecond=0) if first else None
-
-
-def _compute_seconds(trials: tuple[Trial, ...], *, now: datetime) -> float:
-    return math.fsum(
-        max(0.0, ((trial.ended or now) - trial.started).total_seconds()) for trial in trials if trial.started
-    )
 
 
 def _epochs_saved(trials: tuple[Trial, ...]) -> int:

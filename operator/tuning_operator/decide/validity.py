@@ -1,13 +1,10 @@
 """What neither the schema nor a CEL rule can know of a spec: refused with the condition InvalidSpec."""
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
-from tuning_api.search import PrunerType, SamplerType
 from tuning_api.spec import StudySpec
-
-SUPPORTED_SAMPLERS = frozenset({SamplerType.TPE, SamplerType.RANDOM})
-SUPPORTED_PRUNERS = frozenset({PrunerType.MEDIAN, PrunerType.NONE})
 
 
 def fault(spec: StudySpec, stored: dict[str, Any] | None) -> str | None:
@@ -17,29 +14,28 @@ def fault(spec: StudySpec, stored: dict[str, Any] | None) -> str | None:
         spec: the spec as it stands in the resource.
         stored: the spec with which the trials in the database were made, if there are any.
     """
-    return next(_not_yet(spec), None) or (next(_changes(spec, stored), None) if stored else None)
+    faults = chain(_not_yet(spec), _contradictions(spec), _changes(spec, stored) if stored else ())
+    return next(faults, None)
 
 
 def _not_yet(spec: StudySpec) -> Iterator[str]:
     """What the resource has words for and this version cannot do: said, never ignored."""
     checkpoints = spec.trial.checkpoints
     asked: list[tuple[str, object]] = [
-        ("spec.objectives with more than one objective", len(spec.objectives) > 1),
-        (f"spec.sampler.type {spec.resolved_sampler.type}", spec.resolved_sampler.type not in SUPPORTED_SAMPLERS),
-        (f"spec.pruner.type {spec.resolved_pruner.type}", spec.resolved_pruner.type not in SUPPORTED_PRUNERS),
-        ("spec.searchSpace[].when", any(parameter.when for parameter in spec.search_space)),
-        ("spec.stopWhen", spec.stop_when),
-        ("spec.maxComputeSeconds", spec.max_compute_seconds),
-        ("spec.enqueue", spec.enqueue),
-        ("spec.warmStart", spec.warm_start),
-        ("spec.trial.objective", spec.trial.objective),
-        ("spec.trial.checkpoints.uri", checkpoints and checkpoints.uri),
-        ("spec.trial.checkpoints.keep above 0", checkpoints and checkpoints.keep),
+        ("spec.trial.checkpoints.uri other than file://", checkpoints and checkpoints.uri and not checkpoints.folder),
         ("spec.database", spec.database),
     ]
     for field, is_asked in asked:
         if is_asked:
             yield f"{field} is not supported by this version: remove it, or install a version that has it"
+
+
+def _contradictions(spec: StudySpec) -> Iterator[str]:
+    if spec.trial.checkpoints and spec.trial.checkpoints.keep and len(spec.objectives) > 1:
+        yield (
+            "spec.trial.checkpoints.keep needs exactly one objective: of several, a trial that was among the best comes back"
+            " when others are dominated, and its checkpoint would be gone; remove keep"
+        )
 
 
 def _changes(spec: StudySpec, stored: dict[str, Any]) -> Iterator[str]:
@@ -48,6 +44,8 @@ def _changes(spec: StudySpec, stored: dict[str, Any]) -> Iterator[str]:
     new = spec.to_document()
     if new["objectives"] != stored.get("objectives"):
         yield f"spec.objectives differ from those of the trials in the database: {advice}"
+    if new.get("constraints") != stored.get("constraints"):
+        yield f"spec.constraints differ from those that the trials in the database were judged by: {advice}"
     for field in ("lightning", "objective"):
         if new["trial"].get(field) != stored.get("trial", {}).get(field):
             yield f"spec.trial.{field} differs from what the trials in the database ran: {advice}"

@@ -43,14 +43,15 @@ def plan_workers(snapshot: Snapshot, outcome: Outcome, trials: TrialsPlan) -> Wo
 
 def _claimable(snapshot: Snapshot, plan: TrialsPlan) -> int:
     trials = snapshot.record.trials
-    waiting = len(in_state(trials, TrialState.WAITING)) - len(plan.cancel) + plan.add + len(plan.successors)
+    waiting = len(in_state(trials, TrialState.WAITING)) - len(plan.cancel) + plan.added
     running = len(in_state(trials, TrialState.RUNNING)) - len(plan.abandon)
     return waiting + running
 
 
 def _may_idle_out(worker: Worker, snapshot: Snapshot, outcome: Outcome) -> bool:
     """A worker that finds nothing to claim ends by itself, or has just done so, and leaves its log for a day."""
-    budget_is_spent = outcome.verdict is Verdict.COMPLETE and outcome.reason is Reason.BUDGET_SPENT
+    spent = {Reason.BUDGET_SPENT, Reason.SEARCH_SPACE_EXHAUSTED}
+    budget_is_spent = outcome.verdict is Verdict.COMPLETE and outcome.reason in spent
     has_begun = worker.running or bool(worker.endings)
     return budget_is_spent and has_begun and not _trials_of(worker, snapshot)
 

@@ -14,7 +14,7 @@ from sqlalchemy.engine import URL
 from tuning_api import manifest
 from tuning_api.contract import Env, ExitCode
 from tuning_api.manifest import ManifestError
-from tuning_api.spec import StudySpec
+from tuning_api.spec import Checkpoints, StudySpec, Trial
 from tuning_api.status import Reason, StudyStatus, read_status
 from tuning_operator.local import resources
 from tuning_operator.local.errors import BadInputError
@@ -91,6 +91,7 @@ class LocalExecutor:
             folder=self._folder,
             code=self._file.absolute().parent,
             workers=study.spec.parallelism,
+            checkpoints=study.spec.trial.checkpoints.folder if study.spec.trial.checkpoints else None,
         )
         self._processes.start(identity, COMMAND, environment=environment, folder=self._file.absolute().parent)
 
@@ -148,7 +149,15 @@ class LocalExecutor:
             gpus=len(self._machine.gpus),
             gpus_each=spec.trial.gpus,
         )
-        return spec.model_copy(update={"parallelism": workers, "suspend": spec.suspend or self.stopping})
+        changes = {"parallelism": workers, "suspend": spec.suspend or self.stopping, "trial": self._trial(spec.trial)}
+        return spec.model_copy(update=changes)
+
+    def _trial(self, trial: Trial) -> Trial:
+        """A claim is the study's folder here."""
+        if trial.checkpoints is None or trial.checkpoints.uri:
+            return trial
+        here = Checkpoints(uri=self._folder.checkpoints.absolute().as_uri(), keep=trial.checkpoints.keep)
+        return trial.model_copy(update={"checkpoints": here})
 
     def _generation(self, spec: StudySpec | None) -> int:
         """Grows whenever the spec is another one, as the API server's does; a file that cannot be read changes nothing."""
@@ -213,6 +222,7 @@ def worker_environment(
     folder: StudyFolder,
     code: Path,
     workers: int,
+    checkpoints: str | None = None,
 ) -> dict[str, str]:
     """The environment of a worker: the person's own, the contract's, and its share of the machine."""
     inherited = machine.environment
@@ -223,7 +233,7 @@ def worker_environment(
         Env.WORKER_ID.value: identity.id,
         Env.WORKER_NAME.value: identity.name,
         Env.SCRATCH.value: str(folder.scratch / identity.name),
-        Env.CHECKPOINTS.value: str(folder.checkpoints),
+        Env.CHECKPOINTS.value: checkpoints or str(folder.checkpoints),
         Env.IDLE_SECONDS.value: str(IDLE_SECONDS),
         "PYTHONPATH": os.pathsep.join(filter(None, (str(code), inherited.get("PYTHONPATH")))),
         resources.THREADS: inherited.get(resources.THREADS) or str(threads),

@@ -1,5 +1,6 @@
 """One database for a study of its own: a file of SQLite's in the study's folder, or any URL that SQLAlchemy knows."""
 
+import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from tuning_operator.database import connect_arguments, database_errors
 from tuning_operator.local.errors import BadInputError
+from tuning_operator.local.folder import PARENT
 
 SQLITE_SECONDS = 10
 """How long a writer waits for another one."""
@@ -61,9 +63,17 @@ class OneDatabase:
             self._storage = self._open()
         return self._storage
 
+    def elsewhere(self, namespace: str, study: str) -> RDBStorage | None:
+        """See `Database`: a study that ran beside this one has a file of the same name in its own folder."""
+        own = Path(self._url.database or "")
+        file = own.parent.parent / study / own.name
+        if self._url.get_backend_name() != "sqlite" or own.parent.parent.name != PARENT or not file.exists():
+            return None
+        return OneDatabase(sqlite_url(file)).open(namespace)
+
     @contextmanager
     def held(self, study: str) -> Iterator[None]:
-        """Be the only one that runs a study of a database that others share; a folder's own file has the folder's lock.
+        """Be the only one that runs a study of a database that others may share, from folders of their own.
 
         Two controllers would take each other's workers for lost.
 
@@ -71,21 +81,43 @@ class OneDatabase:
             BadInputError: somebody else runs it, perhaps on another machine.
             DatabaseUnavailable: the database does not answer.
         """
-        if self._url.get_backend_name() != "postgresql":
+        match self._url.get_backend_name():
+            case "postgresql":
+                with self._advisory_lock(study):
+                    yield
+            case "sqlite":
+                with self._lock_beside_the_file(study):
+                    yield
+            case _:
+                yield
+
+    @contextmanager
+    def _lock_beside_the_file(self, study: str) -> Iterator[None]:
+        """NB: the file itself is locked by SQLite, and other studies may be in it."""
+        with Path(f"{self._url.database}.{study}.lock").open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise self._is_run_elsewhere(study) from error
             yield
-            return
+
+    @contextmanager
+    def _advisory_lock(self, study: str) -> Iterator[None]:
         with database_errors():
             connection = self.open("").engine.connect()
             is_ours = connection.scalar(select(func.pg_try_advisory_lock(_LOCKS, func.hashtext(study))))
             connection.commit()  # the lock is the session's, not the transaction's
         try:
             if not is_ours:
-                place = self._url.render_as_string(hide_password=True)
-                raise BadInputError(f"{place}: study {study} is being run already, from another folder or machine")
+                raise self._is_run_elsewhere(study)
             yield
         finally:
             connection.invalidate()
             connection.close()
+
+    def _is_run_elsewhere(self, study: str) -> BadInputError:
+        place = self._url.render_as_string(hide_password=True)
+        return BadInputError(f"{place}: study {study} is being run already, from another folder or machine")
 
     def _open(self) -> RDBStorage:
         try:

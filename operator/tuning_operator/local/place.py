@@ -79,7 +79,8 @@ def _by_name(name: str, *, database: str | None, folder: Path | None) -> Place:
     record = read_json(place.record)
     if not record and database is None:
         known = sorted(item.parent.name for item in Path(PARENT).glob("*/study.json"))
-        others = f"; studies here: {', '.join(known)}" if known else "; name its manifest, or use --folder"
+        advice = "; name its manifest, use --folder, or -n NAMESPACE for a cluster's study"
+        others = f"; studies here: {', '.join(known)}" if known else advice
         raise BadInputError(f"there is no study {name} below {Path(PARENT).absolute()}{others}")
     file = Path(record.get("manifest", f"{name}.yaml"))
     try:

@@ -1,12 +1,11 @@
 """How far a study is, as a person wants to see it: a function of its rows and of the last status. Pure."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
 
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from tuning_api import contract
@@ -15,6 +14,9 @@ from tuning_api.schema import Schema, seconds
 from tuning_api.spec import StudySpec
 from tuning_api.status import ConditionStatus, ConditionType, Phase, Reason, StudyStatus
 from tuning_operator.charts.source import StudyData
+from tuning_operator.charts.subject import Subject
+from tuning_operator.charts.summary import subject
+from tuning_operator.charts.table import excesses, limited_metrics, limited_value
 from tuning_operator.model import utc
 
 Model = TypeVar("Model", bound=Schema)
@@ -30,8 +32,10 @@ class TrialView:
 
     number: int
     state: TrialState
-    value: float | None
-    """Its result; while it runs, what it last reported."""
+    values: tuple[float | None, ...]
+    """Its results, in the order of `Progress.metrics`; while it runs, what it last reported."""
+    broken: tuple[str, ...]
+    """The constraints that it breaks, in words."""
     reports: tuple[float, ...]
     epochs: int
     max_epochs: int | None
@@ -40,6 +44,11 @@ class TrialView:
     worker: str
     failure: Failure | None
     retry_of: int | None
+
+    @property
+    def value(self) -> float | None:
+        """Its result under the first objective."""
+        return self.values[0]
 
 
 @dataclass(frozen=True)
@@ -51,8 +60,12 @@ class Progress:
     message: str
     trouble: str | None
     """Why it does not advance."""
-    metric: str
-    is_maximized: bool
+    objectives: tuple[str, ...]
+    directions: tuple[str, ...]
+    """maximize or minimize, for each objective."""
+    limited: tuple[str, ...]
+    """Metrics that a constraint is about, besides the objectives."""
+    is_constrained: bool
     total: int
     waiting: int
     retried: int
@@ -62,23 +75,29 @@ class Progress:
     running: tuple[TrialView, ...]
     ended: tuple[TrialView, ...]
     """In the order in which they ended."""
+    ranked: tuple[TrialView, ...]
+    """Complete trials from best to worst; of equals the earlier one first. What breaks a constraint comes last."""
+    front: tuple[TrialView, ...]
+    """The best trial, if there is one; of several objectives the Pareto front."""
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """What a trial is told by."""
+        return *self.objectives, *self.limited
+
+    @property
+    def has_front(self) -> bool:
+        """Whether the best are a Pareto front."""
+        return len(self.objectives) > 1
 
     def count(self, state: TrialState) -> int:
         """Trials that ended so."""
         return sum(trial.state is state for trial in self.ended)
 
     @property
-    def ranked(self) -> tuple[TrialView, ...]:
-        """Complete trials from best to worst; of equals the earlier one first."""
-        sign = -1 if self.is_maximized else 1
-        complete = ((trial.value, trial) for trial in self.ended if trial.state is TrialState.COMPLETE)
-        finite = [(sign * value, trial) for value, trial in complete if value is not None and math.isfinite(value)]
-        return tuple(trial for _, trial in sorted(finite, key=lambda item: (item[0], item[1].number)))
-
-    @property
     def best(self) -> TrialView | None:
-        """The best trial so far."""
-        return next(iter(self.ranked), None)
+        """The best trial so far; of a front, the best under the first objective."""
+        return next(iter(self.front), None)
 
 
 def progress(data: StudyData, *, status: StudyStatus, workers: int, now: datetime) -> Progress:
@@ -90,19 +109,23 @@ def progress(data: StudyData, *, status: StudyStatus, workers: int, now: datetim
         workers: those that are alive.
         now: up to when trials have run that still run.
     """
-    planned = _max_epochs(data.spec)
-    views = [_view(trial, planned=planned, now=now) for trial in _by_end(data.trials)]
+    planned, drawn = _max_epochs(data.spec), subject(data, now=now)
+    limited = limited_metrics(data.spec, besides=drawn.metrics)
+    views = [_view(trial, drawn, limited=limited, planned=planned, now=now) for trial in _by_end(data.trials)]
+    by_number = {view.number: view for view in views}
     ended = tuple(view for view in views if view.state.is_finished())
     running = tuple(view for view in views if view.state is TrialState.RUNNING)
-    total = data.spec.max_trials if data.spec else len(data.trials)
+    total = data.spec.most_trials if data.spec else len(data.trials)
     elapsed = data.clock.elapsed_at(now)
     return Progress(
         name=data.name,
         phase=status.phase or Phase.PENDING,
         message=status.message or "",
         trouble=_trouble(status),
-        metric=data.spec.objectives[0].metric if data.spec else "value",
-        is_maximized=data.directions[0] is StudyDirection.MAXIMIZE,
+        objectives=drawn.metrics,
+        directions=tuple(direction.name.lower() for direction in data.directions),
+        limited=tuple(limited),
+        is_constrained=bool(drawn.infeasible or (data.spec and data.spec.constraints)),
         total=total,
         waiting=sum(trial.state is TrialState.WAITING for trial in data.trials),
         retried=data.retried,
@@ -111,6 +134,8 @@ def progress(data: StudyData, *, status: StudyStatus, workers: int, now: datetim
         seconds_left=_seconds_left(data.spec, ended=ended, running=running, total=total, elapsed=elapsed),
         running=running,
         ended=ended,
+        ranked=tuple(by_number[trial.number] for trial in drawn.ranked),
+        front=tuple(by_number[trial.number] for trial in drawn.best),
     )
 
 
@@ -122,18 +147,21 @@ def _by_end(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
     return sorted(trials, key=key)
 
 
-def _view(trial: FrozenTrial, *, planned: int | None, now: datetime) -> TrialView:
+def _view(
+    trial: FrozenTrial, drawn: Subject, *, limited: Sequence[str], planned: int | None, now: datetime
+) -> TrialView:
     """NB: user code may write any attribute of its trial: what cannot be read counts as not written."""
     attributes, reports = trial.user_attrs, tuple(value for _, value in sorted(trial.intermediate_values.items()))
     started, ended = utc(trial.datetime_start), utc(trial.datetime_complete)
-    result = trial.values[0] if trial.values else None
+    results = drawn.values(trial) if trial.values else (next(reversed(reports), None), *[None] * len(drawn.metrics[1:]))
     epochs, max_epochs = attributes.get(contract.EPOCHS_ATTRIBUTE), attributes.get(contract.MAX_EPOCHS_ATTRIBUTE)
     retry_of = attributes.get(contract.RETRY_OF_ATTRIBUTE)
     owner = _read(Owner, attributes.get(contract.OWNER_ATTRIBUTE))
     return TrialView(
         number=trial.number,
         state=trial.state,
-        value=result if result is not None else next(reversed(reports), None),
+        values=(*results, *(limited_value(trial, metric) for metric in limited)),
+        broken=tuple(excesses(trial)),
         reports=reports,
         epochs=epochs if isinstance(epochs, int) else max(trial.intermediate_values, default=-1) + 1,
         max_epochs=max_epochs if isinstance(max_epochs, int) else planned,

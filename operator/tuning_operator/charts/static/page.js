@@ -43,6 +43,7 @@
     note.textContent = answer.note ?? "";
     plot.classList.toggle("in-words", !answer.figure);
     plot.style.minWidth = answer.figure ? `${answer.minWidth}px` : "";
+    plot.style.minHeight = answer.figure && answer.minHeight ? `${answer.minHeight}px` : "";
   }
 
   async function draw(plot) {
