@@ -40,9 +40,12 @@ e2e: programs ## Real kubelet, real images, Helm (needs root, or TUNING_TEST_CON
 	@$(BIN)/pytest tests/e2e
 
 ##@ Measure it
-.PHONY: bench-pruning
+.PHONY: bench-pruning storm
 bench-pruning: $(STAMP) ## Epochs and best values with and without the median pruner, five seeds of two tasks: half an hour
 	@$(RUN) -m bench.pruning --output bench-pruning.json
+
+storm: programs ## Kill, delete, restart, rescale and suspend at random, and count what is left (SEED= MINUTES= TRIALS= WORKERS=)
+	@$(RUN) -m tests.storm --minutes $(or $(MINUTES),5) --trials $(or $(TRIALS),200) --workers $(or $(WORKERS),8) $(if $(SEED),--seed $(SEED))
 
 ##@ Change it
 .PHONY: install fmt lint types imports manifests manifests-check lock

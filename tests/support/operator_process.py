@@ -61,10 +61,20 @@ class OperatorProcess:
         """What the operator has printed."""
         return (self.directory / "operator.log").read_text()
 
+    @property
+    def is_running(self) -> bool:
+        """Whether the process is there."""
+        return self._process.poll() is None
+
     def start(self) -> None:
         """Start it and wait until it watches."""
+        self.launch()
+        wait_until(self._answers, bool, seconds=60, what=f"the operator watches; its log ends with {self.log[-1500:]}")
+
+    def launch(self) -> None:
+        """Start it, whether or not it can do anything."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        self._port, metrics_port = _free_port(), _free_port()
+        self._port, metrics_port = free_port(), free_port()
         environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("TUNING_")},
             "KUBECONFIG": str(self.kubeconfig),
@@ -82,7 +92,6 @@ class OperatorProcess:
         command = [sys.executable, "-m", "tuning_operator", "run"]
         with (self.directory / "operator.log").open("a") as log:
             self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-        wait_until(self._answers, bool, seconds=60, what=f"the operator watches; its log ends with {self.log[-1500:]}")
 
     def stop(self) -> int:
         """Ask it to stop, and return its exit code."""
@@ -110,7 +119,8 @@ class OperatorProcess:
             return False
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine that nothing listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -74,7 +74,7 @@ class ProcessKubelet:
         config.load_kube_config(config_file=str(self.kubeconfig), client_configuration=configuration)
         self._client = ApiClient(configuration)
         self._running: dict[str, _Running] = {}
-        self._done: set[str] = set()
+        self._ended: dict[str, Document] = {}
         self._stop = threading.Event()
         self._zygote = _Zygote()
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -91,6 +91,11 @@ class ProcessKubelet:
         for process in self._running.values():
             _signal(process.pid, signal.SIGKILL)
         self._zygote.close()
+
+    @property
+    def running(self) -> tuple[str, ...]:
+        """UIDs of the pods whose processes run."""
+        return tuple(sorted(self._running))
 
     def kill(self, uid: str, number: signal.Signals = signal.SIGKILL, *, oom: bool = False) -> None:
         """Send a signal to a pod's process; `oom` makes the kubelet report what the kernel's killer does."""
@@ -114,16 +119,21 @@ class ProcessKubelet:
                     self._sync(pod)
 
     def _sync(self, pod: Document) -> None:
+        """NB: what is not reported now, since the API server is away, is reported in a later round."""
         uid, phase = pod["metadata"]["uid"], pod.get("status", {}).get("phase", "Pending")
         process = self._running.get(uid)
         if process is not None and (code := process.wait()) is not None:
+            self._ended[uid] = _ended(pod, process, code)
             del self._running[uid]
-            self._done.add(uid)
-            self._report(pod, _ended(pod, process, code))
+            process = None
+        if uid in self._ended and phase not in {"Succeeded", "Failed"}:
+            self._report(pod, self._ended[uid])
         elif "deletionTimestamp" in pod["metadata"]:
             self._terminate(pod, process)
-        elif process is None and phase == "Pending" and uid not in self._done:
+        elif process is None and phase == "Pending" and uid not in self._ended:
             self._start(pod)
+        elif process is not None and phase == "Pending":
+            self._report(pod, _started(pod["spec"]["containers"][0]))
 
     def _terminate(self, pod: Document, process: _Running | None) -> None:
         if process is None:
@@ -188,13 +198,10 @@ class ProcessKubelet:
         environment["PYTHONPATH"] = os.pathsep.join(sys.path)
         for item in container.get("env", []):
             value = self._value(pod, item)
-            for inside, outside in sorted(paths.items(), key=lambda path: -len(path[0])):
-                if value == inside or value.startswith(inside + "/"):
-                    value = str(outside) + value[len(inside) :]
-                    break
             if item["name"] == "PYTHONPATH":
-                value = os.pathsep.join([value, environment["PYTHONPATH"]])
-            environment[item["name"]] = value
+                folders = [_outside(folder, paths) for folder in value.split(os.pathsep)]
+                value = os.pathsep.join([*folders, environment["PYTHONPATH"]])
+            environment[item["name"]] = _outside(value, paths)
         return environment | self.overrides
 
     def _value(self, pod: Document, item: Document) -> str:
@@ -216,13 +223,17 @@ class ProcessKubelet:
         return base64.b64decode(text).decode() if kind == "secrets" else text
 
     def _volume(self, pod: Document, name: str, folder: Path) -> Path:
-        place = folder / "volumes" / name
-        place.mkdir(parents=True, exist_ok=True)
         volume = next(item for item in pod["spec"]["volumes"] if item["name"] == name)
+        claim = volume.get("persistentVolumeClaim")
+        place = self.directory / "claims" / claim["claimName"] if claim else folder / "volumes" / name
+        place.mkdir(parents=True, exist_ok=True)
         if "configMap" in volume:
             path = f"/api/v1/namespaces/{_namespace(pod)}/configmaps/{volume['configMap']['name']}"
-            for file, text in self._call("GET", path)["data"].items():
+            config_map = self._call("GET", path)
+            for file, text in config_map.get("data", {}).items():
                 (place / file).write_text(text)
+            for file, encoded in config_map.get("binaryData", {}).items():
+                (place / file).write_bytes(base64.b64decode(encoded))
         return place
 
     def _report(self, pod: Document, status: Document) -> None:
@@ -260,6 +271,14 @@ class ProcessKubelet:
         if response.status >= 400 and response.status not in allowed:
             raise OSError(f"{method} {path}: {document.get('message')}")
         return document
+
+
+def _outside(value: str, paths: dict[str, Path]) -> str:
+    """A path into a volume as this machine has it; any other value as it is."""
+    for inside, outside in sorted(paths.items(), key=lambda path: -len(path[0])):
+        if value == inside or value.startswith(inside + "/"):
+            return str(outside) + value[len(inside) :]
+    return value
 
 
 def _started(container: Document) -> Document:

@@ -11,7 +11,7 @@ from tuning_api.contract import Failure, FailureReason
 from tuning_api.status import Reason
 from tuning_operator import decide
 from tuning_operator.decide.budget import ended
-from tuning_operator.model import Clock, Ending, Snapshot, Trial, TrialState, Trouble, Verdict, WorkerState
+from tuning_operator.model import Clock, Ending, Snapshot, Trial, TrialState, Trouble, Verdict, Worker, WorkerState
 
 AN_ERROR = Failure(reason=FailureReason.ERROR, message="ValueError: no")
 
@@ -218,26 +218,36 @@ def test_workers(spec: object, rows: object, workers: object, start: tuple[int, 
     assert (start, stop) == (plan.start, plan.stop)
 
 
-@pytest.mark.parametrize(
-    ("failures", "seconds_ago", "starts"),
-    [(1, 5, False), (1, 11, True), (3, 39, False), (3, 41, True), (20, 299, False)],
-)
-def test_failing_workers_are_replaced_ever_more_slowly(failures: int, seconds_ago: int, starts: bool) -> None:  # noqa: FBT001
-    """A broken image costs a Job each five minutes at worst, never a hot loop."""
+def _that_failed(*seconds_ago: int) -> tuple[Worker, ...]:
     trouble = Trouble(Reason.WORKERS_FAILING, "exit code 1: no module named torch")
-    workers = tuple(
+    return tuple(
         a_worker(
             index,
             state=WorkerState.FAILED,
             running=False,
             trouble=trouble,
-            ended=NOW - timedelta(seconds=seconds_ago + failures - 1 - index),
+            ended=NOW - timedelta(seconds=seconds),
         )
-        for index in range(failures)
+        for index, seconds in enumerate(seconds_ago)
     )
+
+
+@pytest.mark.parametrize(
+    ("failures", "seconds_ago", "starts"),
+    [(1, 5, False), (1, 11, True), (3, 39, False), (3, 41, True), (20, 299, False), (60, 299, False), (60, 301, True)],
+)
+def test_failing_workers_are_replaced_ever_more_slowly(failures: int, seconds_ago: int, starts: bool) -> None:  # noqa: FBT001
+    """A broken image costs a Job each five minutes at worst, never a hot loop; also after a night of it."""
+    workers = _that_failed(*(seconds_ago + 10 * (failures - 1 - index) for index in range(failures)))
     plan = decide.plan(a_snapshot(spec=a_spec(parallelism=1), workers=workers)).workers
     assert starts == bool(plan.start)
     assert starts or (plan.postponed is not None and "no module named torch" in plan.postponed.message)
+
+
+def test_workers_that_fail_together_count_once() -> None:
+    """A lost node takes all of its workers: eight that ended at once would else keep a study waiting for five minutes."""
+    workers = _that_failed(*(11 + index // 4 for index in range(8)))
+    assert len(decide.plan(a_snapshot(spec=a_spec(parallelism=8, maxTrials=8), workers=workers)).workers.start) == 8
 
 
 STATES = st.sampled_from(["WAITING", "RUNNING", "COMPLETE", "PRUNED", "FAIL", "LOST", "CANCELLED", "ORPHAN"])

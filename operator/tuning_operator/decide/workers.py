@@ -5,6 +5,7 @@ admits all or nothing, and GPUs that are idle at the tail of a study cannot be r
 """
 
 from datetime import datetime, timedelta
+from itertools import pairwise
 
 from tuning_api.status import Reason
 from tuning_operator.decide.budget import in_state
@@ -22,6 +23,8 @@ from tuning_operator.model import (
 
 FIRST_DELAY = timedelta(seconds=10)
 LONGEST_DELAY = timedelta(minutes=5)
+_MOST_DOUBLINGS = 5
+"""More would be longer than LONGEST_DELAY, and after forty a time span has no place for it."""
 
 
 def plan_workers(snapshot: Snapshot, outcome: Outcome, trials: TrialsPlan) -> WorkersPlan:
@@ -75,7 +78,8 @@ def _failing(snapshot: Snapshot) -> Trouble | None:
     )
     if not failures:
         return None
-    delay = min(LONGEST_DELAY, FIRST_DELAY * 2 ** (len(failures) - 1))
+    doublings = _moments([ended for ended, _, _ in failures]) - 1
+    delay = min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(doublings, _MOST_DOUBLINGS))
     last_end, name, trouble = failures[-1]
     if snapshot.now >= last_end + delay:
         return None
@@ -83,6 +87,14 @@ def _failing(snapshot: Snapshot) -> Trouble | None:
     failed = "a worker" if len(failures) == 1 else f"{len(failures)} workers in a row"
     message = f"{failed} failed, the next starts in {delay.seconds} s at most; the last: {cause}"
     return Trouble(Reason.WORKERS_FAILING, message)
+
+
+def _moments(ends: list[datetime]) -> int:
+    """How often workers failed, where those that failed together count once: a lost node takes all of its workers.
+
+    After a failure nothing starts for FIRST_DELAY at least, so that the failures of two attempts lie further apart.
+    """
+    return 1 + sum(later - earlier >= FIRST_DELAY for earlier, later in pairwise(ends))
 
 
 def _after(moment: datetime, other: datetime | None) -> bool:

@@ -1,0 +1,83 @@
+"""Reports that may be late: a trial trains on while the database is away, and what it reported is sent when it is back.
+
+Only the reports are: nothing is pruned meanwhile, and whatever else a trial asks of the database waits for it. What is
+late is not lost with the process: a checkpoint has the curve, and whoever goes on from it reports it again.
+"""
+
+import time
+from typing import Any
+
+import optuna
+from optuna.trial import Trial
+from typing_extensions import override
+
+from tuning_trial import database
+from tuning_trial.log import logger
+
+_PAUSE_SECONDS = 5.0
+"""Between two tries. NB: where packets are dropped, and not refused, a try takes as long as connecting may: 10 s."""
+
+
+class LateTrial(Trial):
+    """Optuna's trial, whose `report` and `should_prune` do not wait for a database that is away."""
+
+    def __init__(self, study: optuna.Study, trial_id: int) -> None:
+        super().__init__(study, trial_id)
+        self._late: list[tuple[Any, Any]] = []
+        self._try_again_at = 0.0
+
+    @override
+    def report(self, value: float, step: int) -> None:
+        """Report now, or as soon as the database is back.
+
+        Raises:
+            UpdateFinishedTrialError: the controller gave the trial to another worker.
+        """
+        self._late.append((value, step))
+        if time.monotonic() < self._try_again_at:
+            return
+        try:
+            with database.at_once(self.storage):
+                self._send()
+        except Exception as error:
+            if not database.is_away(error):
+                raise
+            self._put_off(error)
+
+    @override
+    def should_prune(self) -> bool:
+        """What the pruner says; no, while what it would judge has not arrived."""
+        if self._late:
+            return False
+        try:
+            with database.at_once(self.storage):
+                return super().should_prune()
+        except Exception as error:
+            if not database.is_away(error):
+                raise
+            self._put_off(error)
+            return False
+
+    def catch_up(self) -> None:
+        """Send what is late, and wait for the database as any other call does; for the end of a training."""
+        self._send()
+
+    def _send(self) -> None:
+        count = len(self._late)
+        while self._late:
+            try:
+                super().report(*self._late[0])
+            except Exception as error:
+                if not database.is_away(error):
+                    self._late.pop(0)  # what it refuses now, such as a value that is no number, it always will
+                raise
+            self._late.pop(0)
+        if self._try_again_at and count:
+            logger.info("the database is back: %d values were reported late", count)
+        self._try_again_at = 0.0
+
+    def _put_off(self, error: Exception) -> None:
+        if not self._try_again_at:
+            why = database.describe(error)
+            logger.warning("the database is away (%s); the training goes on, its values are reported later", why)
+        self._try_again_at = time.monotonic() + _PAUSE_SECONDS
