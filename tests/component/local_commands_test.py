@@ -222,9 +222,9 @@ MISTAKES: dict[str, tuple[Callable[[Command], None], tuple[str, ...], str]] = {
         'digits.yaml: unknown field "spec.maxTrails": did you mean maxTrials?',
     ),
     "something that this version cannot do": (
-        _as(lambda document: document["spec"].update(maxComputeSeconds=1)),
+        _as(lambda document: document["spec"].update(database={"secretName": "mine"})),
         ("run", "digits.yaml"),
-        "spec.maxComputeSeconds is not supported by this version",
+        "spec.database is not supported by this version",
     ),
     "no write permission": (
         _unwritable,

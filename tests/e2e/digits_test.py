@@ -26,7 +26,7 @@ TIMES_AND_NAMES = {
     *("startTime", "completionTime", "elapsedSeconds", "computeSeconds", "lastTransitionTime"),
     *("selector", "schema"),
 }
-DECIDED_BY_CHANCE = {"best", "importances", "complete", "pruned", "epochsRun", "epochsSavedByPruning"}
+DECIDED_BY_CHANCE = {"best", "bestDisplay", "importances", "complete", "pruned", "epochsRun", "epochsSavedByPruning"}
 """With two workers, the order in which trials end."""
 VERDICTS = 5
 """Accepted, running, complete, and each of its two workers gone."""
