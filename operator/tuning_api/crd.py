@@ -31,6 +31,8 @@ COLUMNS = (
     ("Workers", "integer", ".status.workers", 1),
     ("Message", "string", ".status.message", 1),
 )
+_ANY_SCALAR = {"x-kubernetes-preserve-unknown-fields": True, "nullable": True}
+"""NB: without `nullable` null is stored all the same, and then every update, the status' too, is refused by the CEL rules."""
 _DROPPED = frozenset({"title", "additionalProperties", "$defs"})
 
 
@@ -117,9 +119,7 @@ def _translate(schema: Document, *, definitions: Document) -> Document:
     elif isinstance(values := schema.get("additionalProperties"), dict):
         translated["additionalProperties"] = _translate(values, definitions=definitions)
     if (items := schema.get("items")) is not None:
-        translated["items"] = _translate(items, definitions=definitions) or {
-            "x-kubernetes-preserve-unknown-fields": True
-        }
+        translated["items"] = _translate(items, definitions=definitions) or _ANY_SCALAR
     _be_exact_about_numbers(translated)
     return translated
 

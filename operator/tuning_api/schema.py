@@ -6,9 +6,9 @@ applies, and `tuning_api.crd` only has to translate.
 """
 
 from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator
 from pydantic.alias_generators import to_camel
 
 MAX_LIST_ITEMS = 64
@@ -26,6 +26,18 @@ class Schema(BaseModel):
         allow_inf_nan=False,
         use_attribute_docstrings=True,
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_of_its_json_type(cls, value: Any, info: ValidationInfo) -> Any:
+        """Pydantic would read "5" as 5 and "on" as true; the API server refuses both."""
+        annotation = cls.model_fields[info.field_name or ""].annotation
+        kinds = get_args(annotation) or (annotation,)
+        if bool in kinds and not isinstance(value, bool | None):
+            raise ValueError(f"must be true or false, and {value!r} is neither: write it without quotes")
+        if (int in kinds or float in kinds) and isinstance(value, str | bool):
+            raise ValueError(f"must be a number, and {value!r} is none: write it without quotes")
+        return value
 
     def to_document(self) -> dict[str, Any]:
         """The camelCase document as a person would write it: JSON types only, without what was left out."""

@@ -14,7 +14,7 @@ from tuning_api.spec import DeletionPolicy, StudySpec
 from tuning_api.status import Charts, Condition, ConditionStatus, ConditionType, Reason, StudyStatus
 from tuning_operator import decide
 from tuning_operator.decide import report, validity
-from tuning_operator.errors import Conflict, DatabaseUnavailable, Refused, TuningError
+from tuning_operator.errors import Conflict, DatabaseUnavailable, Refused, RowsUnreadable, TuningError
 from tuning_operator.executor import Executor
 from tuning_operator.metrics import Metrics
 from tuning_operator.model import Plan, Record, Snapshot, Study, StudyKey, Trouble
@@ -73,6 +73,9 @@ class Controller:
         with self._metrics.timed_pass():
             try:
                 self._pass(study)
+            except RowsUnreadable as error:
+                message = f"{error}: restore them from a backup, or create a study of another name"
+                self._report_fault(study, Trouble(Reason.DATABASE_UNAVAILABLE, message))
             except DatabaseUnavailable as error:
                 message = (
                     f"the database is unavailable: {error}; running trials go on, and the study recovers by itself"
@@ -103,7 +106,8 @@ class Controller:
             self._report_fault(study, Trouble(Reason.INVALID_SPEC, study.fault or "the spec cannot be read"))
             return
         record = self._studies.read(study.key)
-        if fault := validity.fault(spec, record.stored_spec if record and record.has_trials else None):
+        fault = validity.fault(spec, record.stored_spec if record and record.has_trials else None)
+        if fault := fault or (validity.foreign(spec, record) if record else None):
             self._report_fault(study, Trouble(Reason.INVALID_SPEC, fault))
             return
         if record is None or record.stored_spec != spec.to_document():

@@ -1,8 +1,8 @@
 """Where Optuna's tables are: in Postgres a schema and a role for each namespace, or one database for a study of its own.
 
 Only the operator creates tables: first-time creation from several processes at once fails (optuna/optuna#1092). A worker
-can claim, report and tell; it can neither create a trial nor touch a study, so the budget holds against any user code,
-and it cannot see another namespace's schema at all.
+can claim, report and tell; it can neither create a trial nor touch a study nor change what has ended (`rights`), so the
+budget holds against any user code, and it cannot see another namespace's schema at all.
 """
 
 import base64
@@ -14,6 +14,7 @@ from typing import Protocol
 
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
+from psycopg2 import errors as postgres_errors
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.engine import URL, Connection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -21,20 +22,12 @@ from sqlalchemy.pool import NullPool
 
 from tuning_api import naming
 from tuning_api.naming import CHARTS_ROLE
+from tuning_operator import rights
 from tuning_operator.errors import DatabaseUnavailable
 
 CONNECT_SECONDS = 5
 STATEMENT_MILLISECONDS = 10_000
 """Threads cannot be cancelled, so no statement may hold one for long."""
-
-_WRITABLE = (
-    "trial_params",
-    "trial_values",
-    "trial_intermediate_values",
-    "trial_user_attributes",
-    "trial_system_attributes",
-    "trial_heartbeats",
-)
 
 
 def role_password(signing_key: str, role: str) -> str:
@@ -92,6 +85,9 @@ class Database(Protocol):
             DatabaseUnavailable: the database does not answer, refuses us, or holds tables of another Optuna version.
         """
 
+    def elsewhere(self, namespace: str, study: str) -> RDBStorage | None:
+        """The tables of a study that has its own, if there are any."""
+
 
 class Tenancy:
     """Makes namespaces at home in the database; holds the engine with the operator's own role."""
@@ -107,6 +103,9 @@ class Tenancy:
         schema = naming.database_schema(namespace)
         self.prepare(schema)
         return open_storage(self._url, schema)
+
+    def elsewhere(self, namespace: str, study: str) -> None:
+        """See `Database`: all studies of a namespace are in its schema."""
 
     def worker_url(self, schema: str, *, base: URL) -> str:
         """The way into the database for the workers of a namespace."""
@@ -125,9 +124,15 @@ class Tenancy:
                 _ensure_role(connection, CHARTS_ROLE, password=self._charts_password)
             connection.execute(text(f'CREATE SCHEMA IF NOT EXISTS "{schema}"'))
         open_storage(self._url, schema, create_tables=True).engine.dispose()
-        with database_errors(), self._engine.begin() as connection:
-            for statement in _grants(schema, charts=self._charts_password is not None):
+        with database_errors(), self._engine.connect() as connection:
+            # NB: each by itself. A trigger waits for whoever writes to its table; with several tables at once, that would
+            # be a deadlock with a worker that ends a trial.
+            for statement in rights.triggers(schema):
                 connection.execute(text(statement))
+                connection.commit()
+            for statement in rights.grants(schema, charts=self._charts_password is not None):
+                connection.execute(text(statement))
+            connection.commit()
 
     def ping(self) -> None:
         """Ask the database for a sign of life.
@@ -155,18 +160,6 @@ def _scram_safe(password: str) -> str:
     return password.replace("'", "''")
 
 
-def _grants(schema: str, *, charts: bool) -> Iterator[str]:
-    yield f'GRANT USAGE ON SCHEMA "{schema}" TO "{schema}"'
-    yield f'GRANT SELECT ON ALL TABLES IN SCHEMA "{schema}" TO "{schema}"'
-    yield f'GRANT UPDATE ON "{schema}".trials TO "{schema}"'
-    for table in _WRITABLE:
-        yield f'GRANT INSERT, UPDATE ON "{schema}".{table} TO "{schema}"'
-    yield f'GRANT USAGE ON ALL SEQUENCES IN SCHEMA "{schema}" TO "{schema}"'
-    if charts:
-        yield f'GRANT USAGE ON SCHEMA "{schema}" TO "{CHARTS_ROLE}"'
-        yield f'GRANT SELECT ON ALL TABLES IN SCHEMA "{schema}" TO "{CHARTS_ROLE}"'
-
-
 @contextmanager
 def database_errors() -> Iterator[None]:
     """Translate what drivers and Optuna raise into one verdict with the driver's sentence."""
@@ -182,6 +175,14 @@ def database_errors() -> Iterator[None]:
         if "table schema" not in str(error) and "schema version" not in str(error):
             raise
         raise DatabaseUnavailable(str(error)) from error
+
+
+def tables_are_gone(error: BaseException | None) -> bool:
+    """Whether the database answers, and has no such table."""
+    if error is None:
+        return False
+    is_missing = isinstance(error, DBAPIError) and isinstance(error.orig, postgres_errors.UndefinedTable)
+    return is_missing or tables_are_gone(error.__cause__)
 
 
 def _sentence(error: Exception) -> str:

@@ -4,6 +4,7 @@
 
     TuningError
     ├── DatabaseUnavailable   the database does not answer, or refuses us; tried again on the next pass
+    │   └── RowsUnreadable    it answers, and what it holds of a study is damaged
     ├── ClusterUnavailable    the API server does not answer, or asks us to wait; tried again on the next pass
     ├── Conflict              somebody else changed the object first; the next pass reads it again
     └── Refused               the API server said no, in words that a person can act on
@@ -19,6 +20,10 @@ class TuningError(Exception):
 
 class DatabaseUnavailable(TuningError):  # noqa: N818 - a state of the world, named as the condition is
     """The database does not answer, or refuses what we ask."""
+
+
+class RowsUnreadable(DatabaseUnavailable):
+    """The database answers, and what it holds of a study is damaged."""
 
 
 class ClusterUnavailable(TuningError):  # noqa: N818

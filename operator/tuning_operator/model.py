@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Any
 
 from tuning_api.contract import Failure, Given, Owner
+from tuning_api.search import Direction
 from tuning_api.spec import StudySpec
 from tuning_api.status import Reason, StudyStatus
 
@@ -16,6 +17,10 @@ class StudyKey:
 
     namespace: str
     name: str
+
+    def __str__(self) -> str:
+        """As log lines name it."""
+        return f"{self.namespace}/{self.name}"
 
 
 @dataclass(frozen=True)
@@ -90,11 +95,13 @@ class Clock:
 
     @classmethod
     def from_document(cls, document: dict[str, Any] | None) -> "Clock":
-        """The clock that was stored; one that never was has not run."""
-        if not document:
+        """The clock that was stored; one that never was, or that somebody has damaged, has not run."""
+        try:
+            since = (document or {}).get("runningSince")
+            elapsed = float((document or {}).get("elapsedSeconds", 0.0))
+            return cls(elapsed, datetime.fromisoformat(since) if since else None)
+        except (AttributeError, TypeError, ValueError):
             return cls()
-        since = document.get("runningSince")
-        return cls(float(document["elapsedSeconds"]), datetime.fromisoformat(since) if since else None)
 
     def to_document(self) -> dict[str, Any]:
         """The clock as it is stored."""
@@ -175,6 +182,8 @@ class Record:
     importances: dict[str, float] = field(default_factory=dict)
     warm_started: dict[str, int] = field(default_factory=dict)
     """Earlier studies whose trials were taken over, and how many; these are not among `trials`."""
+    directions: tuple[Direction, ...] | None = None
+    """Those that Optuna has, which were the objectives' when the study was made; None where nobody asked."""
 
     @property
     def has_trials(self) -> bool:

@@ -23,10 +23,12 @@ from sqlalchemy.orm import Session
 from tuning_api import contract
 from tuning_api.contract import Failure, Given, Owner
 from tuning_api.schema import Schema
+from tuning_api.search import Direction
 from tuning_api.spec import StudySpec
 from tuning_api.status import StudyStatus
 from tuning_operator import feasibility, planning, warm_start
-from tuning_operator.database import Database, database_errors
+from tuning_operator.database import Database, database_errors, tables_are_gone
+from tuning_operator.errors import DatabaseUnavailable, RowsUnreadable
 from tuning_operator.importances import importances
 from tuning_operator.model import (
     Abandon,
@@ -45,7 +47,7 @@ _FIXED_PARAMS = "fixed_params"
 """Optuna's system attribute of a trial with given parameters."""
 
 Model = TypeVar("Model", bound=Schema)
-Value = TypeVar("Value", int, str)
+Value = TypeVar("Value", int, str, dict[str, Any])
 
 
 class Studies(Protocol):
@@ -82,19 +84,32 @@ class OptunaStudies:
 
     def read(self, key: StudyKey) -> Record | None:
         """See `Studies`."""
-        with database_errors():
-            study = self._find(key)
-            if study is None:
-                return None
-            attributes = study._storage.get_study_user_attrs(study._study_id)  # noqa: SLF001
-            trials = [trial for trial in study.get_trials(deepcopy=False) if not warm_start.origin(trial)]
-            return Record(
-                stored_spec=attributes.get(contract.SPEC_ATTRIBUTE),
-                clock=Clock.from_document(attributes.get(contract.CLOCK_ATTRIBUTE)),
-                trials=tuple(_trial(item) for item in trials),
-                importances=self._importances_of(key, trials),
-                warm_started=attributes.get(contract.WARM_START_ATTRIBUTE) or {},
-            )
+        try:
+            with database_errors():
+                return self._read(key)
+        except DatabaseUnavailable as error:
+            if tables_are_gone(error):
+                self._close(key.namespace)  # so that the next pass makes them anew
+            raise
+
+    def _read(self, key: StudyKey) -> Record | None:
+        study = self._find(key)
+        if study is None:
+            return None
+        try:
+            attributes, rows = _rows(study)
+        except KeyError:  # it was there, and somebody has deleted it
+            self.forget(key)
+            return None
+        trials = [trial for trial in rows if not warm_start.origin(trial)]
+        return Record(
+            stored_spec=_of_type(dict, attributes.get(contract.SPEC_ATTRIBUTE)),
+            clock=Clock.from_document(attributes.get(contract.CLOCK_ATTRIBUTE)),
+            trials=tuple(_trial(item) for item in trials),
+            importances=self._importances_of(key, trials),
+            warm_started=_of_type(dict, attributes.get(contract.WARM_START_ATTRIBUTE)) or {},
+            directions=tuple(Direction[direction.name] for direction in study.directions),
+        )
 
     def open(self, key: StudyKey, spec: StudySpec) -> None:
         """See `Studies`."""
@@ -200,6 +215,13 @@ class OptunaStudies:
             self._studies.pop(key, None)
             self._importances.pop(key, None)
 
+    def _close(self, namespace: str) -> None:
+        """Forget a namespace's tables, and all studies in them."""
+        with self._lock:
+            self._storages.pop(namespace, None)
+            for key in [key for key in self._studies if key.namespace == namespace]:
+                self._studies.pop(key)
+
     def _storage(self, namespace: str) -> RDBStorage:
         with self._lock:
             if namespace not in self._storages:
@@ -249,6 +271,20 @@ class OptunaStudies:
         if known is None or known[0] != complete:
             known = self._importances[key] = complete, importances(trials)
         return known[1]
+
+
+def _rows(study: OptunaStudy) -> tuple[dict[str, Any], list[FrozenTrial]]:
+    """A study's attributes and trials.
+
+    Raises:
+        KeyError: it is gone.
+        RowsUnreadable: Optuna cannot make sense of them.
+    """
+    try:
+        return study._storage.get_study_user_attrs(study._study_id), study.get_trials(deepcopy=False)  # noqa: SLF001
+    except (TypeError, ValueError) as error:
+        what = f"rows of study {study.study_name} in the database cannot be read ({type(error).__name__}: {error})"
+        raise RowsUnreadable(what) from error
 
 
 def _trial(frozen: FrozenTrial) -> Trial:

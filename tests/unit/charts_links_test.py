@@ -3,6 +3,7 @@
 import pytest
 
 from tuning_operator.charts.links import is_signed, sign, study_links, study_path
+from tuning_operator.database import role_password
 
 KEY = "a signing key"
 SIGNATURE = sign(key=KEY, namespace="research", study="digits")
@@ -15,6 +16,11 @@ FORGERIES = {
     "a longer signature": (SIGNATURE + "A", KEY, "research", "digits"),
     "no signature": ("", KEY, "research", "digits"),
     "letters of other alphabets": ("ü" * len(SIGNATURE), KEY, "research", "digits"),
+    "a signature of nothing": (sign(key=KEY, namespace="", study=""), KEY, "research", "digits"),
+    "the names in another order": (sign(key=KEY, namespace="digits", study="research"), KEY, "research", "digits"),
+    "a signature in other letters": (SIGNATURE.swapcase(), KEY, "research", "digits"),
+    "a signature with its padding": (SIGNATURE + "=", KEY, "research", "digits"),
+    "a worker's password": (role_password(KEY, "research/digits"), KEY, "research", "digits"),
     "the two names run together otherwise": (SIGNATURE, KEY, "researchd", "igits"),
 }
 

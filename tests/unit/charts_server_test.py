@@ -8,11 +8,15 @@ import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
+from html.parser import HTMLParser
 from typing import Any
 
 import pytest
 from aiohttp import ClientResponse
 from aiohttp.test_utils import TestClient, TestServer
+from optuna.distributions import CategoricalDistribution
+from optuna.trial import TrialState
+from tests.support.builders import a_spec
 from tests.support.chart_studies import (
     HOSTILE_NAME,
     NOW,
@@ -22,15 +26,18 @@ from tests.support.chart_studies import (
     hostile_trials,
 )
 
+from tuning_api import contract
 from tuning_api.status import Phase, Reason
 from tuning_operator.charts import server
 from tuning_operator.charts.assets import asset_path
-from tuning_operator.charts.figures import CHARTS, in_words
+from tuning_operator.charts.figures import CHARTS, in_words, render
 from tuning_operator.charts.links import study_path
+from tuning_operator.charts.page import report_page
 from tuning_operator.charts.renderer import Renderer
 from tuning_operator.charts.server import create_app
 from tuning_operator.charts.source import StudyData
 from tuning_operator.charts.subject import Subject
+from tuning_operator.charts.summary import subject
 from tuning_operator.errors import DatabaseUnavailable
 
 KEY = "a signing key"
@@ -116,6 +123,12 @@ FOREIGN = {
     "an unknown path": "/",
     "a file that does not exist": "/static/abc/page.js",
     "a file outside": "/static/..%2f..%2f/etc",
+    "a path that climbs": "/static/../../etc/passwd",
+    "a path that climbs in a name": PATH + "..%2f..%2f..%2fetc%2fpasswd",
+    "another study below a good signature": PATH.replace("digits", "..%2fother%2fdigits"),
+    "a study in other letters": PATH.replace("digits", "Digits"),
+    "a null byte": PATH + "slice%00",
+    "two slashes": PATH.replace("/digits/", "//digits/"),
 }
 
 
@@ -126,6 +139,29 @@ def test_every_refusal_is_the_same_page(path: str) -> None:
     assert (answer.status, other.status) == (404, 404)
     assert without_roots(text) == without_roots(expected)
     assert "This link opens no study" in text
+
+
+OVERSIZED = {
+    "a long name": "/studies/" + "a" * 7000 + "/digits/x/",
+    "a long signature": f"/studies/research/digits/{'A' * 7000}/",
+    "a long query": PATH + "?" + "x" * 100_000,
+    "a long path": "/" + "x/" * 50_000,
+}
+
+
+@pytest.mark.parametrize("path", OVERSIZED.values(), ids=OVERSIZED)
+def test_what_is_oversized_is_refused_before_anything_is_loaded(path: str) -> None:
+    """By its length, or as any other link that opens nothing."""
+    source = FakeSource()
+    answer, _ = fetch(path, source=source)
+    assert (answer.status in {400, 404, 414}, source.loads) == (True, 0)
+
+
+def test_a_query_changes_nothing() -> None:
+    """No page has any: what stands behind the question mark is not read."""
+    (_, plain), (_, asked) = fetch(PATH + "data"), fetch(PATH + "data?study=other&signature=x&chart=%3Cscript%3E")
+    assert json.loads(plain).keys() == json.loads(asked).keys()
+    assert "script" not in asked
 
 
 def without_roots(text: str) -> str:
@@ -321,6 +357,116 @@ def test_names_and_values_of_people_are_escaped_everywhere() -> None:
         assert "<script>alert" not in text
         assert HOSTILE_NAME not in text
     assert "&lt;script&gt;alert(&#39;details&#39;)" in page
+
+
+EVIL_NAMES = {
+    "a tag": "<img src=x onerror=alert(1)>",
+    "the end of a script": "</script><script>alert(1)</script>",
+    "a comment in a script": "<!--<script>",
+    "a quote": "\"onmouseover='alert(1)'",
+    "an entity": "&lt;b&gt;",
+    "a template": "{{ 7 * 7 }}{% raw %}",
+    "a placeholder": "${trial.dir}`${alert(1)}`",
+    "a line break": "a\nb\r\nSet-Cookie: x",
+    "a separator of lines": "a\u2028b",
+    "very long": "x" * 5000,
+}
+
+
+@pytest.mark.parametrize("name", EVIL_NAMES.values(), ids=EVIL_NAMES)
+def test_a_name_of_any_letters_is_text_in_the_page_in_the_report_and_in_json(name: str) -> None:
+    """As a parameter, as a choice, as a metric, in a failure and in the status: what is read is what was written."""
+    distributions = {name: CategoricalDistribution([name, "other"])}
+    trials = [
+        a_finished_trial(
+            number, value=number / 9, params={name: [name, "other"][number % 2]}, distributions=distributions
+        )
+        for number in range(4)
+    ]
+    failure = {"reason": "Error", "message": name, "details": name}
+    failed = a_finished_trial(4, TrialState.FAIL, attributes={contract.FAILURE_ATTRIBUTE: failure})
+    spec = a_spec(objectives=[{"metric": name[:128], "direction": "maximize"}])
+    data = replace(a_study_data([*trials, failed], status=a_status(message=name)), spec=spec)
+    pages = [fetch(PATH + page, source=FakeSource(data))[1] for page in ("", "report.html", "optimization-history")]
+    pages += [
+        part for part in json.loads(fetch(PATH + "data", source=FakeSource(data))[1]).values() if isinstance(part, str)
+    ]
+    figures = render(subject(data, now=NOW))
+    report = Read(report_page(data, now=NOW, figures=figures))
+    assert json.loads(report.figures) == {key: json.loads(figure) for key, figure in figures.items()}
+    for read in (report, *map(Read, pages)):
+        assert read.handlers == []
+        assert {*read.tags} <= OUR_TAGS
+    assert any(name in Read(text).text for text in pages)
+
+
+OUR_TAGS = {
+    "html",
+    "head",
+    "meta",
+    "title",
+    "link",
+    "style",
+    "script",
+    "body",
+    "header",
+    "main",
+    "nav",
+    "section",
+    "div",
+    "span",
+    "h1",
+    "h2",
+    "h3",
+    "p",
+    "a",
+    "b",
+    "button",
+    "img",
+    "svg",
+    "path",
+    "circle",
+    "dl",
+    "dt",
+    "dd",
+    "ul",
+    "li",
+    "table",
+    "thead",
+    "tbody",
+    "tr",
+    "th",
+    "td",
+    "details",
+    "summary",
+    "pre",
+    "noscript",
+}
+
+
+class Read(HTMLParser):
+    """A page as a browser reads it: its elements, what would run something, its text, and the figures in it."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self._holds_figures = False
+        self.tags: list[str] = []
+        self.handlers: list[str] = []
+        self.text = self.figures = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        """See HTMLParser."""
+        self.tags.append(tag)
+        self.handlers += [name for name, _ in attributes if name.startswith("on")]
+        self._holds_figures = ("type", "application/json") in attributes
+
+    def handle_data(self, data: str) -> None:
+        """See HTMLParser."""
+        if self._holds_figures:
+            self.figures += data
+        else:
+            self.text += data
 
 
 def test_without_trials_the_page_is_words() -> None:

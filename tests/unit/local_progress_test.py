@@ -1,10 +1,12 @@
 """What a person sees while a study runs without a cluster: a function of its rows."""
 
+import csv
 import io
 import json
 import math
 
 import pytest
+from optuna.distributions import CategoricalDistribution
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
@@ -172,6 +174,16 @@ def test_a_spreadsheet_gets_every_trial_with_full_precision() -> None:
     assert lines[1] == "0,Complete,0.5,0.001,2,20,60.0,,"
     assert lines[3] == "2,Failed,,0.001,2,0,60.0,,OutOfMemory: the trial was killed for its memory"
     assert len(lines) == 6
+
+
+def test_a_spreadsheet_computes_nothing_that_people_have_named() -> None:
+    """A text that begins like a formula stays a text; a negative number is one."""
+    params = {"=cmd|' /C calc'!A0": "=1+1", "@x": "-1+1", "low": -0.5}
+    distributions = {name: CategoricalDistribution([value]) for name, value in params.items()}
+    trial = a_finished_trial(0, params=params, distributions=distributions)
+    titles, fields = csv.reader(io.StringIO(results.csv_of_trials(a_progress(a_study_data([trial])))))
+    cells = dict(zip(titles, fields, strict=True))
+    assert (cells["'=cmd|' /C calc'!A0"], cells["'@x"], cells["low"]) == ("'=1+1", "'-1+1", "-0.5")
 
 
 # Several objectives and constraints

@@ -150,7 +150,7 @@ def csv_of_trials(progress: Progress) -> str:
     writer = csv.writer(file, lineterminator="\n")
     feasible = ["feasible"] if progress.is_constrained else []
     titles = ["trial", "state", *progress.metrics, *feasible, *names, "epochs", "seconds", "retry_of", "failure"]
-    writer.writerow(titles)
+    writer.writerow(map(_cell, titles))
     for trial in trials:
         failure = f"{trial.failure.reason}: {trial.failure.message}" if trial.failure else ""
         params = [trial.params.get(name, "") for name in names]
@@ -158,8 +158,13 @@ def csv_of_trials(progress: Progress) -> str:
         values += [_yes_or_no(not trial.broken) if trial.state is TrialState.COMPLETE else "" for _ in feasible]
         retry_of = "" if trial.retry_of is None else trial.retry_of
         fields = [trial.number, LABELS[trial.state], *values, *params, trial.epochs, round(trial.seconds, 3)]
-        writer.writerow([*fields, retry_of, failure])
+        writer.writerow(map(_cell, [*fields, retry_of, failure]))
     return file.getvalue()
+
+
+def _cell(value: object) -> object:
+    """NB: a spreadsheet computes a text that begins like a formula; an apostrophe before it keeps it a text (OWASP)."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
 def _yes_or_no(truth: bool) -> str:  # noqa: FBT001 - that is what it is about

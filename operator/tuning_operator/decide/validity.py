@@ -5,6 +5,7 @@ from itertools import chain
 from typing import Any
 
 from tuning_api.spec import StudySpec
+from tuning_operator.model import Record
 
 
 def fault(spec: StudySpec, stored: dict[str, Any] | None) -> str | None:
@@ -16,6 +17,20 @@ def fault(spec: StudySpec, stored: dict[str, Any] | None) -> str | None:
     """
     faults = chain(_not_yet(spec), _contradictions(spec), _changes(spec, stored) if stored else ())
     return next(faults, None)
+
+
+def foreign(spec: StudySpec, record: Record) -> str | None:
+    """Why the study of this name in the database is another one, in words, or None."""
+    advice = "create a study of another name, or delete the one in the database"
+    directions = tuple(objective.direction for objective in spec.objectives)
+    if record.has_trials and not record.stored_spec:
+        return f"the database has a study of this name with trials that were not made by a TuningStudy: {advice}"
+    if record.directions is not None and record.directions != directions:
+        found, asked = (" and ".join(map(str, item)) or "nothing" for item in (record.directions, directions))
+        return (
+            f"the database has a study of this name that looks for {found}, and spec.objectives for {asked}: {advice}"
+        )
+    return None
 
 
 def _not_yet(spec: StudySpec) -> Iterator[str]:
