@@ -21,6 +21,7 @@ import yaml
 from cluster.control_plane import ControlPlane
 from cluster.kubectl import Kubectl
 from sqlalchemy.engine import URL
+from tests.support import packaged_model
 from tests.support.builders import a_manifest
 from tests.support.operator_process import (
     CHARTS_PASSWORD,
@@ -46,49 +47,6 @@ Document = dict[str, Any]
 
 SYSTEM = "tuningstudy-system"
 CHARTS = Service(SYSTEM, "tuningstudy-operator-charts")
-MODEL = '''\
-"""A model in a package of its own, which imports a module beside it."""
-
-import pytorch_lightning as pl
-import torch
-from settings import SAMPLES
-from torch.utils.data import DataLoader, TensorDataset
-
-
-class Slope(pl.LightningModule):
-    def __init__(self, lr: float = 0.1):
-        super().__init__()
-        self.lr = lr
-        self.layer = torch.nn.Linear(1, 1)
-
-    def training_step(self, batch, index):
-        return self.layer(batch[0]).square().mean()
-
-    def validation_step(self, batch, index):
-        self.log("val_loss", self.layer(batch[0]).square().mean())
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), lr=self.lr)
-
-    def train_dataloader(self):
-        return DataLoader(TensorDataset(torch.ones(SAMPLES, 1)), batch_size=4)
-
-    val_dataloader = train_dataloader
-'''
-SPEC: Document = {
-    "objectives": [{"metric": "val_loss", "direction": "minimize"}],
-    "searchSpace": [{"name": "lr", "type": "float", "low": 0.01, "high": 0.5}],
-    "sampler": {"type": "random", "seed": 1},
-    "maxTrials": 3,
-    "parallelism": 1,
-    "trial": {
-        "gpus": 0,
-        "lightning": {
-            "model": {"class_path": "package.slope.Slope", "init_args": {"lr": "${lr}"}},
-            "trainer": {"max_epochs": 1, "accelerator": "cpu"},
-        },
-    },
-}
 
 
 class Laptop:
@@ -98,15 +56,13 @@ class Laptop:
         self.home, self.kubeconfig, self.namespace = home, kubeconfig, namespace
         self._monkeypatch = monkeypatch
         monkeypatch.chdir(home)
-        (home / "package").mkdir()
-        (home / "package" / "slope.py").write_text(MODEL)
-        (home / "settings.py").write_text("SAMPLES = 8\n")
+        packaged_model.write(home)
         (home / "data.csv").write_text("1,2\n")
         self.write()
 
     def write(self, *, suspend: bool = True, **changes: Any) -> None:
         """Write the manifest, without a namespace, as a person does who runs it here first."""
-        document = a_manifest(name="slope") | {"spec": SPEC | {"suspend": suspend} | changes}
+        document = a_manifest(name="slope") | {"spec": packaged_model.SPEC | {"suspend": suspend} | changes}
         del document["metadata"]["namespace"]
         (self.home / "slope.yaml").write_text(yaml.safe_dump(document))
 

@@ -70,7 +70,7 @@ def test_what_a_person_must_say_is_asked_and_validate_insists(command: Tuningstu
 def test_a_class_that_is_not_there_is_said_with_the_nearest(command: Tuningstudy) -> None:
     """And no file is written."""
     code, _, said = command("init", "tuning_trial.examples.digits.DigitClassifier")
-    words = "error: CLASS: tuning_trial.examples.digits has no DigitClassifier; did you mean DigitsClassifier?\n"
+    words = "error: CLASS: tuning_trial.examples.digits has no DigitClassifier (did you mean 'DigitsClassifier'?)\n"
     assert (code, said, Path("study.yaml").exists()) == (2, words, False)
 
 

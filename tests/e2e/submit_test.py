@@ -7,61 +7,17 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 import urllib3
 import yaml
 from cluster import release
 from cluster.kubectl import Kubectl
+from tests.support import packaged_model
 from tests.support.builders import a_manifest
 from tests.support.installed import Installed, namespace_of_its_own
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
-
-MODEL = '''\
-"""A model that no image has."""
-
-import pytorch_lightning as pl
-import torch
-from settings import SAMPLES
-from torch.utils.data import DataLoader, TensorDataset
-
-
-class Slope(pl.LightningModule):
-    def __init__(self, lr: float = 0.1):
-        super().__init__()
-        self.lr = lr
-        self.layer = torch.nn.Linear(1, 1)
-
-    def training_step(self, batch, index):
-        return self.layer(batch[0]).square().mean()
-
-    def validation_step(self, batch, index):
-        self.log("val_loss", self.layer(batch[0]).square().mean())
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), lr=self.lr)
-
-    def train_dataloader(self):
-        return DataLoader(TensorDataset(torch.ones(SAMPLES, 1)), batch_size=4)
-
-    val_dataloader = train_dataloader
-'''
-SPEC: dict[str, Any] = {
-    "objectives": [{"metric": "val_loss", "direction": "minimize"}],
-    "searchSpace": [{"name": "lr", "type": "float", "low": 0.01, "high": 0.5}],
-    "sampler": {"type": "random", "seed": 1},
-    "maxTrials": 3,
-    "parallelism": 1,
-    "trial": {
-        "gpus": 0,
-        "lightning": {
-            "model": {"class_path": "package.slope.Slope", "init_args": {"lr": "${lr}"}},
-            "trainer": {"max_epochs": 2, "accelerator": "cpu"},
-        },
-    },
-}
 BY_THE_API_SERVER = f"--operator-namespace={release.NAMESPACE}"
 
 
@@ -90,12 +46,10 @@ def plugin(*arguments: str) -> "subprocess.CompletedProcess[str]":
 def submitted(installed: Installed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Submitted]:
     """`kubectl tuningstudy submit slope.yaml --watch`, in a folder with a model of its own."""
     home = tmp_path_factory.mktemp("laptop")
-    (home / "package").mkdir()
-    (home / "package" / "slope.py").write_text(MODEL)
-    (home / "settings.py").write_text("SAMPLES = 8\n")
+    packaged_model.write(home)
     with pytest.MonkeyPatch.context() as patch, namespace_of_its_own(installed.kubectl) as namespace:
         patch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-        manifest = a_manifest(name="slope", namespace=namespace) | {"spec": SPEC}
+        manifest = a_manifest(name="slope", namespace=namespace) | {"spec": packaged_model.SPEC}
         (home / "slope.yaml").write_text(yaml.safe_dump(manifest))
         said = plugin("submit", str(home / "slope.yaml"), "--watch", *installed.kubectl.flags)
         yield Submitted(installed.kubectl, namespace, home, said)

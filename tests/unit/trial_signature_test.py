@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tuning_trial import classes, command_line, lightning_parser, signature
+from tuning_trial import command_line, lightning_parser, lookup, signature
 from tuning_trial.errors import InvalidConfigError
 
 DIGITS = "tuning_trial.examples.digits"
@@ -92,12 +92,12 @@ def test_data_are_told_from_a_model() -> None:
 
 
 UNKNOWN = {
-    "a class": (f"{DIGITS}.DigitClassifier", f"{DIGITS} has no DigitClassifier; did you mean DigitsClassifier?"),
+    "a class": (f"{DIGITS}.DigitClassifier", f"{DIGITS} has no DigitClassifier (did you mean 'DigitsClassifier'?)"),
     "a module": (
         "tuning_trial.examples.digit.DigitsClassifier",
-        "there is no module tuning_trial.examples.digit; did you mean tuning_trial.examples.digits?",
+        "there is no module 'tuning_trial.examples.digit' (did you mean 'tuning_trial.examples.digits'?)",
     ),
-    "a package": ("tuning_tral.x.Net", "there is no module tuning_tral; did you mean tuning_trial?"),
+    "a package": ("tuning_tral.x.Net", "there is no module 'tuning_tral' (did you mean 'tuning_trial'?)"),
     "nothing near": (f"{DIGITS}.Xyz", f"{DIGITS} has no Xyz"),
     "no path": ("Net", "Net is no full path: write package.module.Net"),
 }
@@ -107,7 +107,7 @@ UNKNOWN = {
 def test_a_class_that_is_not_there_is_said_with_the_nearest(class_path: str, words: str) -> None:
     """So is a module."""
     with pytest.raises(InvalidConfigError) as caught:
-        classes.find(class_path)
+        lookup.find_class(class_path)
     assert str(caught.value) == words
 
 
@@ -121,21 +121,21 @@ def test_what_is_no_part_of_lightning_is_refused(module: str, name: str) -> None
 CONFIGS = {
     "a class": (
         {"model": {"class_path": f"{DIGITS}.DigitClassifier"}},
-        f"trial.lightning.model.class_path: {DIGITS} has no DigitClassifier; did you mean DigitsClassifier?",
+        f"trial.lightning.model.class_path: {DIGITS} has no DigitClassifier (did you mean 'DigitsClassifier'?)",
     ),
     "a class of the data": (
         {"model": {"class_path": f"{DIGITS}.DigitsClassifier"}, "data": {"class_path": f"{DIGITS}.DigitData"}},
-        f"trial.lightning.data.class_path: {DIGITS} has no DigitData; did you mean DigitsData?",
+        f"trial.lightning.data.class_path: {DIGITS} has no DigitData (did you mean 'DigitsData'?)",
     ),
     "an optimizer": (
         {"model": {"class_path": f"{DIGITS}.DigitsClassifier"}, "optimizer": {"class_path": "torch.optim.AdmW"}},
-        "trial.lightning.optimizer.class_path: torch.optim has no AdmW; did you mean AdamW?",
+        "trial.lightning.optimizer.class_path: torch.optim has no AdmW (did you mean 'AdamW'?)",
     ),
     "a module": (
         {"model": {"class_path": "tuning_trial.examples.digit.DigitsClassifier"}},
         (
-            "trial.lightning.model.class_path: there is no module tuning_trial.examples.digit;"
-            " did you mean tuning_trial.examples.digits?"
+            "trial.lightning.model.class_path: there is no module 'tuning_trial.examples.digit'"
+            " (did you mean 'tuning_trial.examples.digits'?)"
         ),
     ),
     "data for a model": (

@@ -20,7 +20,7 @@ from jsonargparse import Namespace
 from pytorch_lightning.cli import LightningArgumentParser, LRSchedulerTypeTuple
 from torch.optim import Optimizer
 
-from tuning_trial import classes
+from tuning_trial import lookup
 from tuning_trial.errors import InvalidConfigError, nearest
 
 _WHERE = "trial.lightning"
@@ -87,9 +87,9 @@ def explain(error: BaseException) -> str:
 def _fault_of_path(error: BaseException, class_path: str | None) -> str | None:
     """What is wrong with a class_path itself."""
     if class_path and isinstance(error, ImportError | AttributeError):
-        return classes.fault(class_path)
+        return lookup.fault(class_path)
     if found := _NO_PATH.match(str(error)):
-        return classes.fault(found[1])
+        return lookup.fault(found[1])
     if found := _ANOTHER_CLASS.match(str(error)):
         return f"{found[1]} is no {found[2]}"
     return None

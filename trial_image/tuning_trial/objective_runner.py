@@ -6,11 +6,9 @@ under `study.optimize`. What belongs to the study is refused in words: creating 
 
 import inspect
 import os
-import pkgutil
 import random
 import sys
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
@@ -25,6 +23,7 @@ from optuna.trial import Trial
 from tuning_trial import outcomes
 from tuning_trial.errors import InvalidConfigError, nearest
 from tuning_trial.late_reports import LateTrial
+from tuning_trial.lookup import find_module
 from tuning_trial.outcomes import Completed, Failed, Pruned
 
 Objective = Callable[[Trial], Any]
@@ -59,21 +58,10 @@ def load(path: str) -> Objective:
 
 def _import(name: str) -> ModuleType:
     try:
-        return import_module(name)
-    except ModuleNotFoundError as error:
-        missing = error.name or ""
-        if not f"{name}.".startswith(f"{missing}."):
-            raise  # it is a module that theirs imports
-        raise InvalidConfigError(
-            f"trial.objective: there is no module {missing!r}{nearest(missing, _modules_beside(missing))};"
-            " it is looked for in the image, in trial.code, and beside the manifest of a local run"
-        ) from error
-
-
-def _modules_beside(missing: str) -> list[str]:
-    package = missing.rpartition(".")[0]
-    folders = getattr(sys.modules[package], "__path__", []) if package else None
-    return [f"{package}.{module.name}".lstrip(".") for module in pkgutil.iter_modules(folders)]
+        return find_module(name)
+    except InvalidConfigError as error:
+        where = "it is looked for in the image, in trial.code, and beside the manifest of a local run"
+        raise InvalidConfigError(f"trial.objective: {error}; {where}") from error
 
 
 def _fault(found: object) -> str | None:

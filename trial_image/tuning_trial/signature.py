@@ -11,7 +11,7 @@ from typing import Any, Literal
 import pytorch_lightning as pl
 from pytorch_lightning.utilities.model_helpers import is_overridden
 
-from tuning_trial import classes
+from tuning_trial import lookup
 from tuning_trial.errors import InvalidConfigError
 
 Document = dict[str, Any]
@@ -30,7 +30,7 @@ def describe(class_path: str) -> Document:
         InvalidConfigError: there is no such class, or it is neither.
         Exception: whatever its module raises when it is imported.
     """
-    found = classes.find(class_path)
+    found = lookup.find_class(class_path)
     kind = _kind(found)
     if kind is None or not isinstance(found, type):
         raise InvalidConfigError(f"{class_path} is no LightningModule, and no LightningDataModule")

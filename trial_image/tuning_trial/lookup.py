@@ -1,16 +1,14 @@
-"""Classes by their paths, and what a person may have meant where there is none."""
+"""Modules and classes by their paths, and what a person may have meant where there is none."""
 
-import difflib
 import pkgutil
 import sys
-from collections.abc import Iterable
 from importlib import import_module
 from types import ModuleType
 
-from tuning_trial.errors import InvalidConfigError
+from tuning_trial.errors import InvalidConfigError, nearest
 
 
-def find(class_path: str) -> object:
+def find_class(class_path: str) -> object:
     """What a `package.module.Class` names.
 
     Raises:
@@ -20,17 +18,17 @@ def find(class_path: str) -> object:
     module_name, _, name = class_path.rpartition(".")
     if not module_name:
         raise InvalidConfigError(f"{class_path} is no full path: write package.module.{class_path}")
-    module = _import(module_name)
+    module = find_module(module_name)
     if not hasattr(module, name):
         classes = [key for key, item in vars(module).items() if isinstance(item, type)]
-        raise InvalidConfigError(f"{module_name} has no {name}{_meant(name, classes)}")
+        raise InvalidConfigError(f"{module_name} has no {name}{nearest(name, classes)}")
     return getattr(module, name)
 
 
 def fault(class_path: str) -> str | None:
     """Why there is no such class, in words; None when it is there, or is not for a reason of the module's own."""
     try:
-        find(class_path)
+        find_class(class_path)
     except InvalidConfigError as error:
         return str(error)
     except Exception:  # noqa: BLE001 - whoever asks has an exception at hand that says it
@@ -38,22 +36,25 @@ def fault(class_path: str) -> str | None:
     return None
 
 
-def _import(name: str) -> ModuleType:
+def find_module(name: str) -> ModuleType:
+    """Import a module.
+
+    Raises:
+        InvalidConfigError: there is none of that name; with the nearest that there is.
+        Exception: whatever the module raises when it is imported.
+    """
     try:
         return import_module(name)
     except ModuleNotFoundError as error:
         missing = error.name or ""
         if not f"{name}.".startswith(f"{missing}."):
             raise  # it is a module that theirs imports
-        raise InvalidConfigError(f"there is no module {missing}{_meant(missing, _modules_beside(missing))}") from error
+        raise InvalidConfigError(
+            f"there is no module {missing!r}{nearest(missing, _modules_beside(missing))}"
+        ) from error
 
 
 def _modules_beside(missing: str) -> list[str]:
     package = missing.rpartition(".")[0]
     folders = getattr(sys.modules[package], "__path__", []) if package else None
     return [f"{package}.{module.name}".lstrip(".") for module in pkgutil.iter_modules(folders)]
-
-
-def _meant(name: str, names: Iterable[str]) -> str:
-    nearest = difflib.get_close_matches(name, list(names), n=1)
-    return f"; did you mean {nearest[0]}?" if nearest else ""
