@@ -188,7 +188,7 @@ def test_one_seed_gives_one_training(tmp_path: Path) -> None:
             {"model": {"class_path": f"{MODULE}.Modell"}},
             "trial.lightning.model.class_path: tests.support.trial_models has no Modell (did you mean 'Model'?)",
         ),
-        ({"model": {"class_path": "no_such.Model"}}, "trial.lightning.model.class_path: there is no module no_such"),
+        ({"model": {"class_path": "no_such.Model"}}, "trial.lightning.model.class_path: there is no module 'no_such"),
         ({"model": {"class_path": f"{MODULE}.Data"}}, "Data is no LightningModule"),
         ({"model": None}, "trial.lightning needs model"),
         (
