@@ -34,9 +34,9 @@ class Schema(BaseModel):
         annotation = cls.model_fields[info.field_name or ""].annotation
         kinds = get_args(annotation) or (annotation,)
         if bool in kinds and not isinstance(value, bool | None):
-            raise ValueError(f"must be true or false, and {value!r} is neither: write it without quotes")
+            raise ValueError(f"must be true or false, and {value!r} is neither")
         if (int in kinds or float in kinds) and isinstance(value, str | bool):
-            raise ValueError(f"must be a number, and {value!r} is none: write it without quotes")
+            raise ValueError(f"must be a number, and {value!r} is none")
         return value
 
     def to_document(self) -> dict[str, Any]:

@@ -165,7 +165,7 @@ FAULTS = {
         "searchSpace has hidden_dim, and nothing uses it: write ${hidden_dim} in trial.lightning, or remove it",
     ),
     "an unknown field": ({"maxTrails": 3}, 'unknown field "spec.maxTrails": did you mean maxTrials?'),
-    "a wrong type": ({"maxTrials": "many"}, "spec.maxTrials: Input should be a valid integer"),
+    "a wrong type": ({"maxTrials": "many"}, "spec.maxTrials: must be a number, and 'many' is none"),
     "bounds the wrong way round": (
         {"searchSpace": [{"name": "x", "type": "float", "low": 2, "high": 1}]},
         "low must not be greater than high, and 2 > 1",
