@@ -6,11 +6,21 @@ operator writes.
 """
 
 from enum import IntEnum, StrEnum
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import Field
 
 from tuning_api.schema import Schema
+
+Model = TypeVar("Model", bound=Schema)
+
+
+def read_attribute(kind: type[Model], value: object) -> Model | None:
+    """What an attribute says. NB: user code may write any attribute of its trial: what cannot be read is not written."""
+    try:
+        return kind.model_validate(value)
+    except ValueError:
+        return None
 
 
 class Env(StrEnum):

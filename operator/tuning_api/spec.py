@@ -449,3 +449,17 @@ def placeholders(value: object) -> set[str]:
     if isinstance(value, list):
         return {name for item in value for name in placeholders(item)}
     return set()
+
+
+def class_paths(node: object) -> Iterator[str]:
+    """Every class that a configuration names with its module, in the order of the text."""
+    if isinstance(node, dict):
+        for key, item in node.items():
+            if key == "class_path" and isinstance(item, str):
+                if "." in item and not placeholders(item):
+                    yield item
+            else:
+                yield from class_paths(item)
+    elif isinstance(node, list):
+        for item in node:
+            yield from class_paths(item)

@@ -16,13 +16,11 @@ from optuna.study import Study as OptunaStudy
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, create_trial
 from optuna.trial import TrialState as OptunaState
-from pydantic import ValidationError
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from tuning_api import contract
-from tuning_api.contract import Failure, Given, Owner
-from tuning_api.schema import Schema
+from tuning_api.contract import Failure, Given, Owner, read_attribute
 from tuning_api.search import Direction
 from tuning_api.spec import StudySpec
 from tuning_api.status import StudyStatus
@@ -46,7 +44,6 @@ from tuning_operator.model import (
 _FIXED_PARAMS = "fixed_params"
 """Optuna's system attribute of a trial with given parameters."""
 
-Model = TypeVar("Model", bound=Schema)
 Value = TypeVar("Value", int, str, dict[str, Any])
 
 
@@ -297,12 +294,12 @@ def _trial(frozen: FrozenTrial) -> Trial:
         values=tuple(frozen.values or ()),
         is_feasible=not feasibility.broken(frozen),
         params=frozen.params,
-        owner=_model(Owner, attributes.get(contract.OWNER_ATTRIBUTE)),
-        failure=_model(Failure, attributes.get(contract.FAILURE_ATTRIBUTE)),
+        owner=read_attribute(Owner, attributes.get(contract.OWNER_ATTRIBUTE)),
+        failure=read_attribute(Failure, attributes.get(contract.FAILURE_ATTRIBUTE)),
         requeued=_of_type(str, attributes.get(contract.REQUEUED_ATTRIBUTE)),
         retry_of=_of_type(int, attributes.get(contract.RETRY_OF_ATTRIBUTE)),
         cancelled=bool(attributes.get(contract.CANCELLED_ATTRIBUTE)),
-        given=_model(Given, attributes.get(contract.GIVEN_ATTRIBUTE)),
+        given=read_attribute(Given, attributes.get(contract.GIVEN_ATTRIBUTE)),
         fixed=fixed if isinstance(fixed := frozen.system_attrs.get(_FIXED_PARAMS), dict) else {},
         epochs=_of_type(int, attributes.get(contract.EPOCHS_ATTRIBUTE)),
         max_epochs=_of_type(int, attributes.get(contract.MAX_EPOCHS_ATTRIBUTE)),
@@ -316,13 +313,6 @@ def _known_copies(study: OptunaStudy, source: str) -> set[int]:
     """Numbers of the trials of another study that were taken over already."""
     origins = map(warm_start.origin, study.get_trials(deepcopy=False))
     return {origin.trial for origin in origins if origin and origin.study == source}
-
-
-def _model(kind: type[Model], value: object) -> Model | None:
-    try:
-        return kind.model_validate(value)
-    except ValidationError:
-        return None
 
 
 def _of_type(kind: type[Value], value: object) -> Value | None:

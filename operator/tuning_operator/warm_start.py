@@ -13,7 +13,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from tuning_api.contract import COPIED_ATTRIBUTE, LIMITED_ATTRIBUTE, Origin
+from tuning_api.contract import COPIED_ATTRIBUTE, LIMITED_ATTRIBUTE, Origin, read_attribute
 from tuning_api.distributions import distribution
 from tuning_api.search import Parameter
 from tuning_api.space import fits, is_met, search_order
@@ -24,11 +24,8 @@ _OTHER_OBJECTIVES = "have other objectives"
 
 
 def origin(trial: FrozenTrial) -> Origin | None:
-    """Where a trial was run, if it was taken over. NB: user code may write any attribute, but not of an ended trial."""
-    try:
-        return Origin.model_validate(trial.user_attrs.get(COPIED_ATTRIBUTE))
-    except ValueError:
-        return None
+    """Where a trial was run, if it was taken over."""
+    return read_attribute(Origin, trial.user_attrs.get(COPIED_ATTRIBUTE))
 
 
 def worth_a_look(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:

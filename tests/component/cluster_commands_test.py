@@ -30,7 +30,6 @@ from tests.support.operator_process import (
     free_port,
     service_account_kubeconfig,
 )
-from tests.support.postgres import PostgresServer
 from tests.support.process_kubelet import ProcessKubelet
 from tests.support.wait import wait_until
 
@@ -73,19 +72,6 @@ class Laptop:
         with pytest.raises(SystemExit) as ended:
             program()
         return int(ended.value.code or 0)
-
-
-@pytest.fixture(scope="module")
-def database(postgres_server: PostgresServer) -> URL:
-    """One database for all tests of this file."""
-    return postgres_server.create_database()
-
-
-@pytest.fixture(scope="module")
-def kubelet(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProcessKubelet]:
-    """Runs pods as processes."""
-    with ProcessKubelet(control_plane.kubeconfig, tmp_path_factory.mktemp("pods")) as kubelet:
-        yield kubelet
 
 
 @pytest.fixture(scope="module")

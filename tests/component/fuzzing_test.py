@@ -17,8 +17,7 @@ from kubernetes import config
 from kubernetes.client import ApiClient
 from tests.support import audit
 from tests.support.builders import a_manifest
-from tests.support.operator_process import SYSTEM_NAMESPACE, OperatorProcess, service_account_kubeconfig
-from tests.support.postgres import PostgresServer
+from tests.support.operator_process import SYSTEM_NAMESPACE, OperatorProcess
 from tests.support.strategies import good_specs, specs
 from tests.support.wait import wait_until
 
@@ -93,18 +92,6 @@ def test_the_models_accept_what_the_api_server_accepts(client: ApiClient) -> Non
 
 def _is_known(fault: str) -> bool:
     return any(re.search(pattern, fault, re.DOTALL) for pattern in KNOWN_TO_THE_MODELS_ALONE.values())
-
-
-@pytest.fixture(scope="module")
-def operator(
-    control_plane: ControlPlane, postgres_server: PostgresServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[OperatorProcess]:
-    """The operator, with the rights that the chart gives it."""
-    kubeconfig = service_account_kubeconfig(control_plane, Kubectl(control_plane.kubeconfig))
-    with OperatorProcess(
-        kubeconfig, postgres_server.create_database(), tmp_path_factory.mktemp("operator")
-    ) as operator:
-        yield operator
 
 
 @pytest.mark.timeout(3600)

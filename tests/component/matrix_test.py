@@ -15,8 +15,7 @@ from cluster.control_plane import ControlPlane
 from cluster.kubectl import Kubectl
 from tests.support import search_objectives
 from tests.support.builders import a_manifest
-from tests.support.operator_process import OperatorProcess, service_account_kubeconfig
-from tests.support.postgres import PostgresServer
+from tests.support.operator_process import OperatorProcess
 from tests.support.process_kubelet import ProcessKubelet
 from tests.support.study_on_cluster import StudyOnCluster
 from tests.support.wait import wait_until
@@ -141,17 +140,6 @@ def kubelet(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactor
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))))
         with ProcessKubelet(control_plane.kubeconfig, tmp_path_factory.mktemp("pods")) as kubelet:
             yield kubelet
-
-
-@pytest.fixture(scope="module")
-def operator(
-    control_plane: ControlPlane, postgres_server: PostgresServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[OperatorProcess]:
-    """The operator, with the rights that the chart gives it."""
-    kubeconfig = service_account_kubeconfig(control_plane, Kubectl(control_plane.kubeconfig))
-    database = postgres_server.create_database()
-    with OperatorProcess(kubeconfig, database, tmp_path_factory.mktemp("operator")) as operator:
-        yield operator
 
 
 @pytest.mark.parametrize("sampler", SamplerType)

@@ -14,7 +14,7 @@ from cluster.kubectl import Kubectl
 from optuna.storages import RDBStorage
 from sqlalchemy.engine import URL
 from tests.support.builders import DIGITS_TRIAL
-from tests.support.operator_process import SIGNING_KEY, OperatorProcess, service_account_kubeconfig
+from tests.support.operator_process import SIGNING_KEY, OperatorProcess
 from tests.support.postgres import PostgresServer
 from tests.support.process_kubelet import ProcessKubelet
 from tests.support.study_on_cluster import TRIAL_SECONDS, StudyOnCluster, slow
@@ -28,28 +28,12 @@ UNPULLABLE = "registry.example/missing:1"
 
 
 @pytest.fixture(scope="module")
-def database(postgres_server: PostgresServer) -> URL:
-    """One database for all tests of this file; each has a namespace, and so a schema, of its own."""
-    return postgres_server.create_database()
-
-
-@pytest.fixture(scope="module")
 def kubelet(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProcessKubelet]:
     """Runs pods as processes."""
     with ProcessKubelet(
         control_plane.kubeconfig, tmp_path_factory.mktemp("pods"), unpullable=frozenset({UNPULLABLE})
     ) as kubelet:
         yield kubelet
-
-
-@pytest.fixture(scope="module")
-def operator(
-    control_plane: ControlPlane, database: URL, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[OperatorProcess]:
-    """The operator, with the rights that the chart gives it."""
-    kubeconfig = service_account_kubeconfig(control_plane, Kubectl(control_plane.kubeconfig))
-    with OperatorProcess(kubeconfig, database, tmp_path_factory.mktemp("operator")) as operator:
-        yield operator
 
 
 def rows(study: StudyOnCluster, database: URL) -> list[optuna.trial.FrozenTrial]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 from tests.support.postgres import PostgresServer
-from tests.support.trial_worker import MODULE, TrialStudy, WorkerProcess, a_spec, a_trial, run, running, wait_until
+from tests.support.trial_worker import MODULE, TrialStudy, WorkerProcess, a_spec, a_trial, run, running, wait_for_file
 
 from tuning_api.contract import Env
 
@@ -61,7 +61,7 @@ class Setting:
     def lose(self, how: Callable[[WorkerProcess], None], **changes: str) -> str:
         """Run a worker until its trial waits, lose it there, and let a successor take over; the log of the worker."""
         with running(self.environment(**changes), self.folder) as worker:
-            wait_until((self.folder / "waiting").exists, worker.log)
+            wait_for_file(self.folder / "waiting", worker.log)
             how(worker)
             worker.exit_code()
             log = worker.log()
@@ -200,7 +200,7 @@ def test_a_trial_that_was_replaced_leaves_the_file_to_its_successor(
     setting = Setting(postgres_server, tmp_path)
     setting.add("epoch 2 batch 0")
     with running(setting.environment(), tmp_path) as worker:
-        wait_until((tmp_path / "waiting").exists, worker.log)
+        wait_for_file(tmp_path / "waiting", worker.log)
         setting.study.replace(0)
         (tmp_path / "go").touch()
         assert worker.exit_code() == 0
@@ -213,7 +213,7 @@ def test_a_trial_that_fails_by_its_own_fault_leaves_no_file(postgres_server: Pos
     setting = Setting(postgres_server, tmp_path, timeout="3s")
     setting.add("epoch 2 batch 0")
     with running(setting.environment(), tmp_path) as worker:
-        wait_until((tmp_path / "waiting").exists, worker.log)
+        wait_for_file(tmp_path / "waiting", worker.log)
         assert setting.files() == ["trial-0.ckpt"]
         assert worker.exit_code() == 0
     (trial,) = setting.study.trials()

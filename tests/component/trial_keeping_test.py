@@ -11,7 +11,7 @@ import torch
 from optuna.trial import FrozenTrial, TrialState
 from tests.support.postgres import PostgresServer
 from tests.support.trial_models import Composed, Learner, Part, Points
-from tests.support.trial_worker import MODULE, TrialStudy, WorkerProcess, a_spec, a_trial, run, running, wait_until
+from tests.support.trial_worker import MODULE, TrialStudy, WorkerProcess, a_spec, a_trial, run, running, wait_for_file
 
 from tuning_api.contract import CHECKPOINT_ATTRIBUTE, Env
 from tuning_trial import lightning_parser, lightning_runner
@@ -131,7 +131,7 @@ def test_a_successor_leaves_its_own_weights(
     setting.run()
     setting.add(1.0, waits_before="epoch 1 batch 3")
     with running(setting.environment(), tmp_path) as worker:
-        wait_until((tmp_path / "waiting").exists, worker.log)
+        wait_for_file(tmp_path / "waiting", worker.log)
         how(worker)
         worker.exit_code()
     assert setting.files() == ["trial-0.final-0.ckpt", "trial-1.ckpt"]

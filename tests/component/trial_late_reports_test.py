@@ -11,7 +11,7 @@ from optuna.pruners import ThresholdPruner
 from optuna.samplers import RandomSampler
 from optuna.trial import TrialState
 from tests.support.postgres import PostgresServer
-from tests.support.trial_worker import TrialStudy, a_spec, a_trial, running, wait_until
+from tests.support.trial_worker import TrialStudy, a_spec, a_trial, running, wait_for_file
 
 from tuning_trial import database, late_reports
 from tuning_trial.late_reports import LateTrial
@@ -97,7 +97,7 @@ def test_a_training_comes_to_its_end_while_the_database_is_away(
     study = TrialStudy(postgres_server, a_spec(trial=a_trial(folder=tmp_path), searchSpace=space))
     study.add()
     with running(study.environment(tmp_path), tmp_path) as worker:
-        wait_until((tmp_path / "waiting").exists)
+        wait_for_file(tmp_path / "waiting")
         with away(postgres_server):
             (tmp_path / "go").touch()
             worker.wait_for("trial 0: epoch 3/3")

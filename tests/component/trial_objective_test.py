@@ -11,7 +11,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 from tests.support import trial_objectives
 from tests.support.postgres import PostgresServer
-from tests.support.trial_worker import TrialStudy, WorkerProcess, a_spec, run, running, wait_until
+from tests.support.trial_worker import TrialStudy, WorkerProcess, a_spec, run, running, wait_for_file
 
 from tuning_api.contract import Env
 from tuning_api.spec import StudySpec
@@ -189,7 +189,7 @@ def test_an_interrupted_trial_is_queued_again_with_the_parameters_of_its_code(
     study.add()
     place = {Env.CHECKPOINTS: str(tmp_path / "checkpoints") if checkpoints else ""}
     with running(study.environment(tmp_path, **place), tmp_path, grace=2.0) as worker:
-        wait_until((tmp_path / "waiting").exists, worker.log)
+        wait_for_file(tmp_path / "waiting", worker.log)
         how(worker)
     (tmp_path / "go").touch()
     study.requeue(0)
@@ -225,7 +225,7 @@ def test_a_trainer_in_an_objective_goes_on_with_its_whole_curve(
     study.add(waits_before="epoch 3 batch 2")
     place = {Env.CHECKPOINTS: str(tmp_path / "checkpoints")}
     with running(study.environment(tmp_path, **place), tmp_path) as worker:
-        wait_until((tmp_path / "waiting").exists, worker.log)
+        wait_for_file(tmp_path / "waiting", worker.log)
         worker.kill()
     (tmp_path / "go").touch()
     study.requeue(0)

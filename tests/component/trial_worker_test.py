@@ -13,7 +13,17 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import make_url
 from tests.support.postgres import PostgresServer
-from tests.support.trial_worker import MODULE, TrialStudy, a_spec, a_trial, run, running, wait_until
+from tests.support.trial_worker import (
+    DEADLINE_SECONDS,
+    MODULE,
+    TrialStudy,
+    a_spec,
+    a_trial,
+    run,
+    running,
+    wait_for_file,
+)
+from tests.support.wait import wait_until
 
 from tuning_api.contract import Env, Owner
 
@@ -142,7 +152,12 @@ def test_nothing_of_a_trial_stays(scenarios: Finished) -> None:
     """Neither the processes that it started nor its files, or the next trials meet them."""
     left_behind = Path("/proc") / (scenarios.folder / "left-behind").read_text()
     # A zombie is dead; whoever adopted it in this machine has not looked yet.
-    wait_until(lambda: not left_behind.exists() or "Z (zombie)" in (left_behind / "status").read_text())
+    wait_until(
+        lambda: not left_behind.exists() or "Z (zombie)" in (left_behind / "status").read_text(),
+        bool,
+        seconds=DEADLINE_SECONDS,
+        what="the process that the trial started is gone",
+    )
     assert list((scenarios.folder / "scratch").iterdir()) == []
 
 
@@ -160,7 +175,7 @@ def waiting_study(server: PostgresServer, folder: Path, **changes: Any) -> Trial
 
 
 def wait_for_the_second_epoch(folder: Path) -> None:
-    wait_until((folder / "waiting").exists)
+    wait_for_file(folder / "waiting")
 
 
 def test_a_worker_that_is_asked_to_stop_leaves_its_trial_to_the_controller(
@@ -438,6 +453,6 @@ def test_a_worker_can_be_stopped_while_it_still_imports(fresh_interpreter: dict[
             assert "numpy" not in maps, "the imports came first"
             return bool(caught >> (signal.SIGTERM - 1) & 1)
 
-        wait_until(can_be_stopped_before_numpy_is_there)
+        wait_until(can_be_stopped_before_numpy_is_there, bool, seconds=DEADLINE_SECONDS, what="it can be stopped")
         process.terminate()
         assert process.wait(30) == 75

@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.engine import URL
 from tests.support.builders import a_study
 from tests.support.postgres import PostgresServer
+from tests.support.wait import wait_until
 
 from tuning_api import contract, naming
 from tuning_api.spec import StudySpec
@@ -150,7 +151,12 @@ class WorkerProcess:
 
     def wait_for(self, what: str) -> None:
         """Wait until the log says something."""
-        wait_until(lambda: what in self.log() or not self._process.is_alive(), lambda: f"no {what!r} in:\n{self.log()}")
+        wait_until(
+            self.log,
+            lambda log: what in log or not self._process.is_alive(),
+            seconds=DEADLINE_SECONDS,
+            what=f"{what!r} in the log",
+        )
         assert what in self.log(), self.log()
 
     def terminate(self) -> None:
@@ -167,6 +173,16 @@ class WorkerProcess:
         """End it, whatever it does."""
         self._process.kill()
         self._process.join()
+
+
+def wait_for_file(file: Path, log: Callable[[], str] = str) -> None:
+    """Wait until a trial has left a sign; if it never does, its worker's log tells more."""
+    wait_until(
+        lambda: (file.exists(), log()),
+        lambda seen: seen[0],
+        seconds=DEADLINE_SECONDS,
+        what=f"there is a file {file.name}",
+    )
 
 
 @contextlib.contextmanager
@@ -193,11 +209,3 @@ def _run(environment: dict[str, str], log: Path, options: dict[str, float]) -> N
     warnings.resetwarnings()
     warnings.simplefilter("ignore", DeprecationWarning)
     sys.exit(worker.main(environment, **options))
-
-
-def wait_until(condition: Callable[[], bool], explain: Callable[[], str] = lambda: "") -> None:
-    """Wait for a condition, up to a deadline that no healthy run comes near."""
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {DEADLINE_SECONDS} s: {explain()}"
-        time.sleep(0.05)

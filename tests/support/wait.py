@@ -23,4 +23,4 @@ def wait_until(look: Callable[[], Seen], holds: Callable[[Seen], bool], *, secon
             return seen
         if time.monotonic() > deadline:
             raise AssertionError(f"after {seconds:.0f} s still not: {what}; last seen: {seen}")
-        time.sleep(0.1)
+        time.sleep(0.05)

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuning_api.schema import Scalar
-from tuning_trial.config import class_paths, substitute, with_defaults
+from tuning_api.spec import class_paths
+from tuning_trial.config import substitute, with_defaults
 from tuning_trial.errors import InvalidConfigError
 
 VALUES: dict[str, Scalar] = {

@@ -1,12 +1,11 @@
 """A trial's configuration as a function of the study's and of the trial's parameters. No library, no file, no clock."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from tuning_api import substitution
 from tuning_api.schema import Scalar
-from tuning_api.spec import placeholders
 from tuning_api.substitution import SubstitutionError
 from tuning_trial.errors import InvalidConfigError
 
@@ -52,17 +51,3 @@ def with_defaults(config: Mapping[str, Any], *, seed: int, folder: Path, is_watc
     chosen = {key: value for key, value in trainer.items() if not (key in defaults and value is None)}
     kept = {key: value for key, value in config.items() if not (key in _ARGUMENTS_OF_FIT and value is None)}
     return {"seed_everything": seed} | kept | {"trainer": defaults | chosen}
-
-
-def class_paths(node: object) -> Iterator[str]:
-    """Every class that a configuration names with its module, in the order of the text."""
-    if isinstance(node, dict):
-        for key, item in node.items():
-            if key == "class_path" and isinstance(item, str):
-                if "." in item and not placeholders(item):
-                    yield item
-            else:
-                yield from class_paths(item)
-    elif isinstance(node, list):
-        for item in node:
-            yield from class_paths(item)

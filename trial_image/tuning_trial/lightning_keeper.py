@@ -9,8 +9,8 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from typing_extensions import override
 
+from tuning_api.spec import class_paths
 from tuning_trial.checkpoints import CheckpointFile
-from tuning_trial.config import class_paths
 from tuning_trial.log import logger
 
 _ARGUMENTS = pl.LightningModule.CHECKPOINT_HYPER_PARAMS_KEY

@@ -34,7 +34,7 @@ from tuning_api.contract import (
     FailureReason,
 )
 from tuning_api.schema import Scalar
-from tuning_api.spec import Constraint, StudySpec
+from tuning_api.spec import Constraint, StudySpec, class_paths
 from tuning_trial import (
     checkpoints,
     claim,
@@ -179,7 +179,7 @@ def _prepare(spec: StudySpec) -> Isolation:
         from tuning_trial import lightning_parser, lightning_runner  # noqa: F401, PLC0415
 
         lightning_parser.shared_parser()
-        for path in config.class_paths(spec.trial.lightning):
+        for path in class_paths(spec.trial.lightning):
             _import(path.rpartition(".")[0])
         logger.info("imported torch %s and the model in %.0f s", torch.__version__, time.monotonic() - started)
     if why := _obstacle_to_forks():

@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from tuning_operator.cli.cluster import Context, Kubeconfig, Namespace, OperatorNamespace, add_commands, reach
+from tuning_operator.cli.cluster import (
+    AsCsv,
+    AsJson,
+    Context,
+    Kubeconfig,
+    Namespace,
+    OperatorNamespace,
+    OtherTrial,
+    WithConfig,
+    add_commands,
+    reach,
+)
 from tuning_operator.errors import TuningError
 from tuning_operator.local.errors import BadInputError
 from tuning_operator.remote.where import Where
@@ -61,6 +72,8 @@ Folder = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="The study's folder; default: .tuningstudy/NAME beside the manifest."),
 ]
+
+Force = Annotated[bool, typer.Option("--force", help="Write over a file that is there.")]
 
 
 @app.command()
@@ -135,18 +148,13 @@ def try_one(
 def best(
     study: NameOrFile,
     *,
-    config: Annotated[
-        bool, typer.Option("--config", help="The whole LightningCLI configuration, with the best values in it.")
-    ] = False,
+    config: WithConfig = False,
     checkpoint: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Copy the best trial's checkpoint there (trial.checkpoints.keep)."),
     ] = None,
-    trial: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Another complete trial than the best, such as one of a Pareto front."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of YAML.")] = False,
+    trial: OtherTrial = None,
+    as_json: AsJson = False,
     database: Database = None,
     folder: Folder = None,
     namespace: Namespace = None,
@@ -195,7 +203,7 @@ def best(
 def trials(
     study: NameOrFile,
     *,
-    as_csv: Annotated[bool, typer.Option("--csv", help="For a spreadsheet, with full precision.")] = False,
+    as_csv: AsCsv = False,
     database: Database = None,
     folder: Folder = None,
     namespace: Namespace = None,
@@ -270,7 +278,7 @@ def convert(
         Path | None,
         typer.Option("--output", "-o", metavar="STUDY.yaml", help="Where to write it; default: standard output."),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+    force: Force = False,
 ) -> None:
     """Turn an experiment of Katib, Weights & Biases, Determined or NNI into a manifest.
 
@@ -303,7 +311,7 @@ def init(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Where to write the manifest.")] = Path(
         "study.yaml"
     ),
-    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+    force: Force = False,
 ) -> None:
     """Write a first manifest, from the arguments of a model.
 

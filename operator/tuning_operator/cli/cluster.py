@@ -31,6 +31,15 @@ OperatorNamespace = Annotated[
         help="Go to the charts server of this namespace by the API server, whatever the study's link says.",
     ),
 ]
+WithConfig = Annotated[
+    bool, typer.Option("--config", help="The whole LightningCLI configuration, with the best values in it.")
+]
+OtherTrial = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Another complete trial than the best, such as one of a Pareto front."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of YAML.")]
+AsCsv = Annotated[bool, typer.Option("--csv", help="For a spreadsheet, with full precision.")]
 Study = Annotated[str, typer.Argument(metavar="NAME|STUDY.yaml", help="The study's name, or its manifest.")]
 
 

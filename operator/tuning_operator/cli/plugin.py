@@ -6,7 +6,19 @@ from typing import Annotated
 import typer
 
 from tuning_operator.cli.__main__ import run_app
-from tuning_operator.cli.cluster import Context, Kubeconfig, Namespace, OperatorNamespace, Study, add_commands, reach
+from tuning_operator.cli.cluster import (
+    AsCsv,
+    AsJson,
+    Context,
+    Kubeconfig,
+    Namespace,
+    OperatorNamespace,
+    OtherTrial,
+    Study,
+    WithConfig,
+    add_commands,
+    reach,
+)
 from tuning_operator.remote.where import Where
 
 PROGRAM = "kubectl tuningstudy"
@@ -34,14 +46,9 @@ add_commands(app, program=PROGRAM)
 def best(
     study: Study,
     *,
-    config: Annotated[
-        bool, typer.Option("--config", help="The whole LightningCLI configuration, with the best values in it.")
-    ] = False,
-    trial: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Another complete trial than the best, such as one of a Pareto front."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of YAML.")] = False,
+    config: WithConfig = False,
+    trial: OtherTrial = None,
+    as_json: AsJson = False,
     namespace: Namespace = None,
     context: Context = None,
     kubeconfig: Kubeconfig = None,
@@ -62,7 +69,7 @@ def best(
 def trials(
     study: Study,
     *,
-    as_csv: Annotated[bool, typer.Option("--csv", help="For a spreadsheet, with full precision.")] = False,
+    as_csv: AsCsv = False,
     namespace: Namespace = None,
     context: Context = None,
     kubeconfig: Kubeconfig = None,

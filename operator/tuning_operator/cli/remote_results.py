@@ -13,6 +13,7 @@ from tuning_operator.charts.source import StudyData
 from tuning_operator.cli import results
 from tuning_operator.cli.study import configured
 from tuning_operator.cli.views import in_words
+from tuning_operator.cli.writing import save
 from tuning_operator.local.errors import BadInputError
 from tuning_operator.remote.charts import fetch, progress_of
 from tuning_operator.remote.gateway import Gateway
@@ -96,9 +97,6 @@ def write_report(gateway: Gateway, name: str, *, output: Path | None, operator_n
     """
     content = fetch(gateway, gateway.study(name), "report.html", operator_namespace=operator_namespace)
     file = output or Path(f"{name}.html")
-    try:
-        file.write_bytes(content)
-    except OSError as error:
-        raise BadInputError(f"{file}: cannot be written: {error.strerror}") from error
+    save(content.decode(), file, force=True)
     typer.echo(str(file))
     return 0

@@ -185,7 +185,7 @@ def _follow(this: Run) -> None:
         _heed(this)
         this.controller.reconcile(this.key)
         this.place.folder.still_run()
-        if is_first and (fault := _fault(this.executor)):
+        if is_first and (fault := _standstill(this.executor, Reason.INVALID_SPEC)):
             raise BadInputError(fault)
         is_first = False
         gc.enable()  # see `main`
@@ -211,14 +211,10 @@ def _heed(this: Run) -> None:
         this.executor.kill_all()
 
 
-def _fault(executor: LocalExecutor) -> str | None:
+def _standstill(executor: LocalExecutor, reason: Reason) -> str | None:
+    """The sentence about why the study does not advance, if this is the reason."""
     condition = executor.status.condition(ConditionType.PROGRESSING)
-    return condition.message if condition and condition.reason is Reason.INVALID_SPEC else None
-
-
-def _database_is_away(executor: LocalExecutor) -> bool:
-    condition = executor.status.condition(ConditionType.PROGRESSING)
-    return condition is not None and condition.reason is Reason.DATABASE_UNAVAILABLE
+    return condition.message if condition and condition.reason is reason else None
 
 
 def _show(this: Run) -> None:
@@ -232,7 +228,7 @@ def _show(this: Run) -> None:
 
 def _has_ended(this: Run) -> bool:
     """NB: while the database is away, the phase is that of the last pass that could read it."""
-    if _database_is_away(this.executor):
+    if _standstill(this.executor, Reason.DATABASE_UNAVAILABLE):
         return this.executor.stopping and not this.executor.has_workers
     phase = this.executor.status.phase
     if phase not in _OVER and phase is not Phase.SUSPENDED:
@@ -244,7 +240,7 @@ def _has_ended(this: Run) -> bool:
 
 
 def _exit(this: Run) -> Exit:
-    if _database_is_away(this.executor):
+    if _standstill(this.executor, Reason.DATABASE_UNAVAILABLE):
         return Exit.INTERRUPTED
     match this.executor.status.phase:
         case Phase.COMPLETE:
@@ -261,7 +257,7 @@ def _exit(this: Run) -> Exit:
 def _conclude(this: Run, exit_code: Exit, *, with_report: bool) -> None:
     from tuning_operator.cli import results  # noqa: PLC0415 - not before there are any
 
-    if _database_is_away(this.executor):
+    if _standstill(this.executor, Reason.DATABASE_UNAVAILABLE):
         results.say(
             "interrupted while the database is away: what has ended is in it, the next run queues the rest again"
         )

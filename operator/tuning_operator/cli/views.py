@@ -51,17 +51,21 @@ class _Memory:
         return fresh
 
 
-class PlainView:
-    """A line for each trial that ends: for log files, and for terminals that cannot do more."""
-
-    def __init__(self) -> None:
-        self._memory = _Memory()
+class _HoldsNothing:
+    """A view that only writes."""
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         pass
+
+
+class PlainView(_HoldsNothing):
+    """A line for each trial that ends: for log files, and for terminals that cannot do more."""
+
+    def __init__(self) -> None:
+        self._memory = _Memory()
 
     def update(self, progress: Progress) -> None:
         """See `View`."""
@@ -77,17 +81,11 @@ class PlainView:
         print(words, file=sys.stderr, flush=True)  # noqa: T201
 
 
-class JsonView:
+class JsonView(_HoldsNothing):
     """A JSON document for each trial that ends and for each transition, on standard output."""
 
     def __init__(self) -> None:
         self._memory = _Memory()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
 
     def update(self, progress: Progress) -> None:
         """See `View`."""
@@ -134,14 +132,8 @@ class JsonView:
         print(json.dumps({"type": kind} | fields), flush=True)  # noqa: T201
 
 
-class SilentView:
+class SilentView(_HoldsNothing):
     """Nobody looks: the terminal is gone."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
 
     def update(self, progress: Progress) -> None:
         """See `View`."""

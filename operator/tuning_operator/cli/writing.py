@@ -27,7 +27,7 @@ def text(document: Document, *, comments: Comments, head: Sequence[str] = ()) ->
 
 
 def save(written: str, path: Path, *, force: bool) -> None:
-    """Write a file that is not there yet.
+    """Write a file that is not there yet, or with `force` over one that is.
 
     Raises:
         BadInputError: it is there, or cannot be written.
@@ -38,7 +38,7 @@ def save(written: str, path: Path, *, force: bool) -> None:
     except FileExistsError:
         raise BadInputError(f"{path} is there already: choose another with -o, or write over it with --force") from None
     except OSError as error:
-        raise BadInputError(f"{path} cannot be written: {error.strerror}") from error
+        raise BadInputError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def _mapping(node: Document, path: str, indent: str, comments: Comments) -> Iterator[str]:

@@ -163,7 +163,7 @@ def is_urgent(new: StudyStatus, old: StudyStatus) -> bool:
         conditions = [(item.type, item.status, item.reason) for item in status.conditions or []]
         return status.phase, status.observed_generation, status.charts, conditions
 
-    return new.phase in {Phase.COMPLETE, Phase.FAILED} or essence(new) != essence(old)
+    return new.phase in _ENDED or essence(new) != essence(old)
 
 
 def differs(new: StudyStatus, old: StudyStatus) -> bool:
@@ -322,7 +322,7 @@ def _was_true(status: StudyStatus, type_: ConditionType) -> bool:
 
 
 def _completion_time(snapshot: Snapshot, phase: Phase) -> datetime | None:
-    if phase not in {Phase.COMPLETE, Phase.FAILED}:
+    if phase not in _ENDED:
         return None
     if snapshot.study.status.phase is phase and snapshot.study.status.completion_time:
         return snapshot.study.status.completion_time

@@ -4,13 +4,13 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
 from tuning_api import contract
-from tuning_api.contract import Failure, Owner
-from tuning_api.schema import Schema, seconds
+from tuning_api.contract import Failure, Owner, read_attribute
+from tuning_api.schema import seconds
 from tuning_api.spec import StudySpec
 from tuning_api.status import ConditionStatus, ConditionType, Phase, Reason, StudyStatus
 from tuning_operator.charts.source import StudyData
@@ -18,8 +18,6 @@ from tuning_operator.charts.subject import Subject
 from tuning_operator.charts.summary import subject
 from tuning_operator.charts.table import excesses, limited_metrics, limited_value
 from tuning_operator.model import utc
-
-Model = TypeVar("Model", bound=Schema)
 
 LEAST_TRIALS = 2
 """Before so many have ended, nobody can tell how long the rest takes."""
@@ -156,7 +154,7 @@ def _view(
     results = drawn.values(trial) if trial.values else (next(reversed(reports), None), *[None] * len(drawn.metrics[1:]))
     epochs, max_epochs = attributes.get(contract.EPOCHS_ATTRIBUTE), attributes.get(contract.MAX_EPOCHS_ATTRIBUTE)
     retry_of = attributes.get(contract.RETRY_OF_ATTRIBUTE)
-    owner = _read(Owner, attributes.get(contract.OWNER_ATTRIBUTE))
+    owner = read_attribute(Owner, attributes.get(contract.OWNER_ATTRIBUTE))
     return TrialView(
         number=trial.number,
         state=trial.state,
@@ -168,16 +166,11 @@ def _view(
         seconds=max(0.0, ((ended or now) - started).total_seconds()) if started else 0.0,
         params=trial.params,
         worker=owner.name if owner else "",
-        failure=_read(Failure, attributes.get(contract.FAILURE_ATTRIBUTE)) if trial.state is TrialState.FAIL else None,
+        failure=read_attribute(Failure, attributes.get(contract.FAILURE_ATTRIBUTE))
+        if trial.state is TrialState.FAIL
+        else None,
         retry_of=retry_of if isinstance(retry_of, int) else None,
     )
-
-
-def _read(kind: type[Model], value: object) -> Model | None:
-    try:
-        return kind.model_validate(value)
-    except ValueError:
-        return None
 
 
 def _max_epochs(spec: StudySpec | None) -> int | None:

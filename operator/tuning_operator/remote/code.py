@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from tuning_api import naming
 from tuning_api.schema import Document
-from tuning_api.spec import GROUP, KIND, VERSION, Trial, placeholders
+from tuning_api.spec import GROUP, KIND, VERSION, Trial, class_paths
 from tuning_operator.local.errors import BadInputError
 
 MOST_BYTES = 1 << 20
@@ -57,23 +57,10 @@ class Folder:
 
 def named_modules(trial: Trial) -> tuple[str, ...]:
     """The modules and packages, by their first name, that a trial's class paths and its objective name."""
-    names = list(_class_paths(trial.lightning))
+    names = list(class_paths(trial.lightning))
     if trial.objective:
         names.append(trial.objective.replace(":", "."))
     return tuple(dict.fromkeys(name.partition(".")[0] for name in names))
-
-
-def _class_paths(node: object) -> Iterator[str]:
-    """NB: as `tuning_trial.config.class_paths`, which no module of this side may import."""
-    if isinstance(node, dict):
-        for key, item in node.items():
-            if key != "class_path" or not isinstance(item, str):
-                yield from _class_paths(item)
-            elif "." in item and not placeholders(item):
-                yield item
-    elif isinstance(node, list):
-        for item in node:
-            yield from _class_paths(item)
 
 
 def read_folder(path: Path) -> Folder:
