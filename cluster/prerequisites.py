@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cluster import binaries, folders
-from cluster.binaries import say
+from cluster.binaries import locked, say
 from cluster.machine import PRIVATE_FOLDERS
 
 NODE_PACKAGES = {
@@ -87,20 +87,26 @@ def reason_against_space() -> str | None:
     return None
 
 
-def missing_packages(packages: Mapping[str, str]) -> list[str]:
-    """The Debian packages that are not there, of a table like NODE_PACKAGES."""
-    return [package for program, package in packages.items() if not _is_there(program)]
-
-
 def install(packages: Mapping[str, str]) -> None:
     """Install what is missing of a table like NODE_PACKAGES, from Debian's package lists.
 
     Raises:
         PrerequisiteError: We are not root, or apt-get failed; its output stands above the message.
     """
-    missing = missing_packages(packages)
-    if not missing:
+    if not missing_packages(packages):
         return
+    # One at a time, as tests side by side ask: apt-get waits for its own locks or not, as it likes.
+    with locked(folders.cache() / "packages.lock", waiting_for="another installation of packages"):
+        if missing := missing_packages(packages):
+            _install(missing)
+
+
+def missing_packages(packages: Mapping[str, str]) -> list[str]:
+    """The Debian packages that are not there, of a table like NODE_PACKAGES."""
+    return [package for program, package in packages.items() if not _is_there(program)]
+
+
+def _install(missing: Sequence[str]) -> None:
     command = ["apt-get", "install", "--yes", "--no-install-recommends", *missing]
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         raise PrerequisiteError(f"Missing: {', '.join(missing)}. On Debian, as root: {' '.join(command)}")
