@@ -43,9 +43,33 @@ e2e: programs ## Real kubelet, real images, Helm (needs root, or TUNING_TEST_CON
 	@$(BIN)/pytest tests/e2e
 
 ##@ Measure it
-.PHONY: bench-pruning storm
-bench-pruning: $(STAMP) ## Epochs and best values with and without the median pruner, five seeds of two tasks: half an hour
-	@$(RUN) -m bench.pruning --output bench-pruning.json
+.PHONY: bench bench-overhead bench-first-trial bench-api-cost bench-many-studies bench-many-workers bench-charts bench-utilisation bench-pruning storm
+bench: programs ## Measure all, and render docs/benchmarks.md: an hour (LONGER=1: hours)
+	@$(RUN) -m bench all $(if $(LONGER),--longer)
+
+bench-overhead: programs ## Time lost between trials: bare Optuna, workers as processes, workers in a cluster, a Job for each trial
+	@$(RUN) -m bench overhead $(if $(LONGER),--longer)
+
+bench-first-trial: programs ## From kubectl apply to the first claimed trial, and to the first reported metric
+	@$(RUN) -m bench first-trial $(if $(LONGER),--longer)
+
+bench-api-cost: programs ## Requests to the API server for each trial, by who asks
+	@$(RUN) -m bench api-cost $(if $(LONGER),--longer)
+
+bench-many-studies: programs ## The operator over 1,000 studies: CPU, memory, age of the status
+	@$(RUN) -m bench many-studies $(if $(LONGER),--longer)
+
+bench-many-workers: programs ## Claims a second by hundreds of workers of one study
+	@$(RUN) -m bench many-workers $(if $(LONGER),--longer)
+
+bench-charts: programs ## A study's page with up to 10,000 trials
+	@$(RUN) -m bench charts $(if $(LONGER),--longer)
+
+bench-utilisation: programs ## The share of a worker's time that is training
+	@$(RUN) -m bench utilisation $(if $(LONGER),--longer)
+
+bench-pruning: $(STAMP) ## Epochs and best values with and without the median pruner, over seeds
+	@$(RUN) -m bench pruning $(if $(LONGER),--longer)
 
 storm: programs ## Kill, delete, restart, rescale and suspend at random, and count what is left (SEED= MINUTES= TRIALS= WORKERS=)
 	@$(RUN) -m tests.storm --minutes $(or $(MINUTES),5) --trials $(or $(TRIALS),200) --workers $(or $(WORKERS),8) $(if $(SEED),--seed $(SEED))

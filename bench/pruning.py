@@ -3,26 +3,37 @@
 Each study is run by `tuningstudy run`, as a person would; what is compared is in its status: epochs, not seconds, since
 times on a shared machine drift. A seed is the study's: it chooses the parameters and the random numbers of each trial.
 With two workers, which trials the sampler and the pruner know by then depends on timing, so the seeds' spread is shown.
+
+    python -m bench.pruning FILE    puts the studies of a file in place of those of the same tasks in the results
 """
 
 import json
-import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 import yaml
-from rich.console import Console
-from rich.progress import Progress
+
+from bench import results
+from bench.aim import Aim, spread
+from bench.conditions import ROOT
 
 Document = dict[str, Any]
 
-SAMPLES = Path(__file__).resolve().parent.parent / "manifests" / "samples"
+TITLE = "What pruning is worth"
+ABOUT = """\
+The same study with the median pruner and with none, at equal numbers of trials, over several seeds, as `tuningstudy run` does.
+Compared are epochs and best values. With two workers the order in which trials end differs from run to run, and so do the
+figures of one seed. The digits are the sample `manifests/samples/digits.yaml` as it is (median pruner from the third epoch on,
+after five complete trials); its validation set has 449 images, so that a difference of 0.0022 is one of them. `LONGER=1` adds
+the glosses on a slice that a CPU trains in seconds, and takes five seeds instead of three.
+"""
+SAMPLES = ROOT / "manifests" / "samples"
 SECONDS_PER_STUDY = 1800
 NO_PRUNER = {"type": "none"}
 
@@ -35,7 +46,8 @@ class Study:
     seed: int
     pruned: bool
     trials: int
-    trials_pruned: int
+    trials_pruned: int | None
+    """None where nobody wrote it down."""
     epochs: int
     best: float
 
@@ -158,31 +170,56 @@ def table(task: str, studies: list[Study]) -> Iterator[str]:
             f"| {row.seed} | {row.epochs_without} | {row.epochs_with} | {row.saved:.0%} "
             f"| {row.best_without:.4f} | {row.best_with:.4f} | {row.gain:+.4f} |"
         )
-    saved, gain = [row.saved for row in rows], [row.gain for row in rows]
-    yield (
-        f"| median (range) | | | {statistics.median(saved):.0%} ({min(saved):.0%} to {max(saved):.0%}) | | "
-        f"| {statistics.median(gain):+.4f} ({min(gain):+.4f} to {max(gain):+.4f}) |"
-    )
+    saved, gain = spread([row.saved for row in rows], ".0%"), spread([row.gain for row in rows], "+.4f")
+    yield f"| median (range) | | | {saved} | | | {gain} |"
 
 
-def main(
-    task: Annotated[list[str] | None, typer.Option(help="digits or glosses; both if not given.")] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Seeds of each task.")] = 5,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The figures as JSON.")] = Path("bench-pruning.json"),
-) -> None:
-    """Epochs and best values with and without the median pruner, at equal numbers of trials."""
-    chosen = task or list(TASKS)
-    plan = [(name, seed, pruned) for name in chosen for seed in range(seeds) for pruned in (False, True)]
+def measure(*, longer: bool, say: Callable[[str], None]) -> Document:
+    """See `catalogue.Bench`."""
+    tasks, seeds = (list(TASKS), 5) if longer else (["digits"], 3)
     studies = []
-    with Progress(console=Console(stderr=True)) as progress:
-        bar = progress.add_task("studies", total=len(plan))
-        for name, seed, pruned in plan:
-            progress.update(bar, description=f"{name}, seed {seed}, {'median' if pruned else 'no'} pruner")
-            studies.append(run(name, seed=seed, pruned=pruned))
-            progress.advance(bar)
-            output.write_text(json.dumps([asdict(study) for study in studies], indent=2))
-    for name in chosen:
-        typer.echo("\n".join(table(name, [study for study in studies if study.task == name])) + "\n")
+    for task in tasks:
+        for seed in range(seeds):
+            for pruned in (False, True):
+                say(f"{task}, seed {seed}, {'median' if pruned else 'no'} pruner")
+                studies.append(run(task, seed=seed, pruned=pruned))
+    return figures_of(studies)
+
+
+def figures_of(studies: list[Study]) -> Document:
+    """The figures as they are kept."""
+    return {"studies": [asdict(study) for study in studies]}
+
+
+def studies_of(figures: Document) -> list[Study]:
+    """The studies of the figures."""
+    return [Study(**study) for study in figures["studies"]]
+
+
+def tell(figures: Document) -> Iterator[str]:
+    """See `catalogue.Bench`."""
+    studies = studies_of(figures)
+    for task in dict.fromkeys(study.task for study in studies):
+        yield from table(task, [study for study in studies if study.task == task])
+        yield ""
+
+
+def aims(figures: Document) -> list[Aim]:  # noqa: ARG001
+    """See `catalogue.Bench`: what pruning saves is the model's affair, and nothing was aimed at."""
+    return []
+
+
+def with_studies(figures: Document, added: list[Study]) -> Document:
+    """The figures with other studies of some tasks."""
+    tasks = {study.task for study in added}
+    return figures_of([study for study in studies_of(figures) if study.task not in tasks] + added)
+
+
+def main(file: Annotated[Path, typer.Argument(help="A list of studies as JSON.")]) -> None:
+    """Put the studies of a file in place of those of the same tasks in the results; `python -m bench render` then tells."""
+    result = results.load("pruning")
+    added = [Study(**study) for study in json.loads(file.read_text())]
+    results.save(replace(result, figures=with_studies(result.figures, added)))
 
 
 if __name__ == "__main__":
