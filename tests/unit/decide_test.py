@@ -1,5 +1,6 @@
 """The decisions: budgets, workers, endings. Each case is a situation and what must follow from it."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -91,6 +92,11 @@ def test_verdict(snapshot: Snapshot, verdict: Verdict, reason: Reason) -> None:
     assert (verdict, reason) == (outcome.verdict, outcome.reason)
 
 
+def lasting(number: int, seconds: float) -> Trial:
+    """A trial that is complete, and took so long."""
+    return a_trial(number, started=NOW, ended=NOW + timedelta(seconds=seconds))
+
+
 BUFFERS = {
     "two for each worker": (a_spec(maxTrials=100, parallelism=4), (), 8),
     "never more than the budget": (a_spec(maxTrials=3, parallelism=4), (), 3),
@@ -101,6 +107,31 @@ BUFFERS = {
     ),
     "waiting trials are not added again": (a_spec(maxTrials=100, parallelism=2), trials("WAITING", "WAITING"), 2),
     "at most 64": (a_spec(maxTrials=1000, parallelism=100), (), 64),
+    "as many as last for ten seconds": (
+        a_spec(maxTrials=1000, parallelism=2, maxFailedTrials=100),
+        tuple(lasting(number, 1.0) for number in range(3)),
+        20,
+    ),
+    "by the median, whichever trials were pruned early": (
+        a_spec(maxTrials=1000, parallelism=2, maxFailedTrials=100),
+        (lasting(0, 1.0), lasting(1, 60.0), lasting(2, 60.0)),
+        4,
+    ),
+    "by the latest, when parameters that take long were left behind": (
+        a_spec(maxTrials=1000, parallelism=2, maxFailedTrials=100),
+        (*(lasting(number, 60.0) for number in range(30)), *(lasting(number, 0.5) for number in range(30, 50))),
+        40,
+    ),
+    "trials that take no time ask for no more than 64": (
+        a_spec(maxTrials=1000, parallelism=2, maxFailedTrials=100),
+        (lasting(0, 0.0),),
+        64,
+    ),
+    "trials that fail at once ask for none": (
+        a_spec(maxTrials=1000, parallelism=2, maxFailedTrials=100),
+        (replace(lasting(0, 0.0), state=TrialState.FAIL),),
+        4,
+    ),
     "no more on their way than may still fail": (
         a_spec(maxTrials=100, parallelism=1, maxFailedTrials=3),
         (failed(0), failed(1)),

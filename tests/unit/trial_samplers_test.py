@@ -68,7 +68,7 @@ def run(
         study.pruner = build_pruner(pruner or Pruner(type=PrunerType.NONE))
         study._thread_local.cached_all_trials = None
         trial_id = storage.create_new_trial(study._study_id)
-        values = suggest_within(study, trial_id, parameters_now)
+        values = suggest_within(study, trial_id, parameters_now, trials=study.get_trials(deepcopy=False))
         score = math.fsum(float(value) for value in values.values() if isinstance(value, int | float))
         if objectives > 1 or not _is_pruned(study, trial_id, score):
             study.tell(number, [score, *[-score] * (objectives - 1)])
@@ -371,10 +371,26 @@ def test_a_trial_keeps_what_it_was_given_under_other_bounds() -> None:
     study = optuna.create_study(sampler=samplers.RandomSampler(seed=1))
     study.enqueue_trial({"rate": 0.9, "layers": 5})
     trial = study.ask()
-    values = suggest_within(study, trial._trial_id, NARROW)
+    values = suggest_within(study, trial._trial_id, NARROW, trials=study.get_trials(deepcopy=False))
     assert (values["rate"], values["layers"]) == (0.9, 5)
     frozen = study.get_trials()[0]
     assert all(frozen.distributions[name]._contains(float(values[name] or 0)) for name in ("rate", "layers"))
+
+
+def test_trials_are_read_once_for_a_suggestion(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Optuna alone reads all that have not ended several times, which takes longer than choosing."""
+    study = optuna.create_study(sampler=samplers.TPESampler(seed=1, n_startup_trials=2))
+    study.optimize(lambda trial: trial.suggest_float("rate", 0.1, 0.9), n_trials=4)
+    trial_id = study.ask()._trial_id
+    read = study.get_trials(deepcopy=False)
+    monkeypatch.setattr(study._storage, "get_all_trials", _refuse_to_read)
+    monkeypatch.setattr(study._storage, "get_trial", _refuse_to_read)
+    values = suggest_within(study, trial_id, parameters(SPACE), trials=read)
+    assert values.keys() == {"rate", "layers", "optimizer"}
+
+
+def _refuse_to_read(*_: object, **__: object) -> None:
+    raise AssertionError("the trials were read already")
 
 
 @pytest.mark.parametrize("kind", sorted(UNCONDITIONAL))

@@ -36,44 +36,66 @@ def trial_seed(study_seed: int | None, number: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{study_seed}:{number}".encode()).digest()[:4])
 
 
-def suggest_within(study: optuna.Study, trial_id: int, space: list[Parameter]) -> dict[str, Scalar]:
+def suggest_within(
+    study: optuna.Study, trial_id: int, space: list[Parameter], *, trials: Sequence[FrozenTrial]
+) -> dict[str, Scalar]:
     """Choose the parameters of a trial that runs, with the study's sampler and pruner.
+
+    Args:
+        study: Has the sampler, the pruner and the storage.
+        trial_id: Optuna's number of the trial.
+        space: The parameters.
+        trials: All trials as they were read since this one began to run, itself among them. They are not read again.
 
     Raises:
         ValueError: a fixed value is none of the choices, or a distribution does not fit those of earlier trials.
     """
-    trials = study.get_trials(deepcopy=False)
-    fixed = study._storage.get_trial(trial_id).system_attrs.get(_FIXED_PARAMS)  # noqa: SLF001
+    own = next(trial for trial in reversed(trials) if trial._trial_id == trial_id)  # noqa: SLF001
     current = {parameter.name: (parameter, distribution(parameter)) for parameter in space}
-    if any(_seen_within(trial, current) is not trial for trial in trials):
-        study = copy.copy(study)
-        study._storage = _TrialsWithin(study._storage, current)  # type: ignore[assignment]  # noqa: SLF001
-    return suggest(Trial(study, trial_id), space, fixed=fixed)
+    study = copy.copy(study)
+    study._storage = _TrialsWithin(study._storage, current, trials=trials, own=own)  # type: ignore[assignment]  # noqa: SLF001
+    return suggest(Trial(study, trial_id), space, fixed=own.system_attrs.get(_FIXED_PARAMS))
 
 
 class _TrialsWithin:
-    """Optuna's storage, in which all trials seem to be of the space as it is now.
+    """Optuna's storage, in which all trials are as they were read once, and seem to be of the space as it is now.
 
-    NB: Optuna drops a parameter from what it models jointly as soon as two trials have different bounds for it: after a
-    change of bounds, cmaes, nsga2, nsga3 and gp would draw it at random for ever.
+    NB: Optuna reads every trial that has not ended several times for one suggestion, each time in seven statements. And it
+    drops a parameter from what it models jointly as soon as two trials have different bounds for it: after a change of
+    bounds, cmaes, nsga2, nsga3 and gp would draw it at random for ever.
     """
 
-    def __init__(self, storage: Any, space: Mapping[str, tuple[Parameter, BaseDistribution]]) -> None:
+    def __init__(
+        self,
+        storage: Any,
+        space: Mapping[str, tuple[Parameter, BaseDistribution]],
+        *,
+        trials: Sequence[FrozenTrial],
+        own: FrozenTrial,
+    ) -> None:
         self._storage = storage
-        self._space = space
+        self._own = own
+        self._seen = [seen for trial in trials if (seen := _seen_within(trial, space)) is not None]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._storage, name)
 
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        """See Optuna; it asks for the trial before it has parameters, and notes in it what it chooses."""
+        if trial_id == self._own._trial_id:  # noqa: SLF001
+            return copy.deepcopy(self._own)
+        trial: FrozenTrial = self._storage.get_trial(trial_id)
+        return trial
+
     def get_all_trials(
         self,
-        study_id: int,
+        study_id: int,  # noqa: ARG002
         deepcopy: bool = True,  # noqa: FBT001, FBT002 - the name and place are Optuna's
         states: Container[TrialState] | None = None,
     ) -> list[FrozenTrial]:
         """See Optuna."""
-        trials: Sequence[FrozenTrial] = self._storage.get_all_trials(study_id, deepcopy=deepcopy, states=states)
-        return [seen for trial in trials if (seen := _seen_within(trial, self._space)) is not None]
+        trials = [trial for trial in self._seen if states is None or trial.state in states]
+        return copy.deepcopy(trials) if deepcopy else trials
 
 
 def _seen_within(trial: FrozenTrial, space: Mapping[str, tuple[Parameter, BaseDistribution]]) -> FrozenTrial | None:

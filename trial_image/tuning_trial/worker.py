@@ -265,11 +265,13 @@ def _run_trial(worker: _Worker, claimed: Claimed) -> Outcome:
     started = time.monotonic()
     progress: Progress | None = None
     spec = _read_spec(worker.study)
-    line = _trace(worker, claimed)
+    # NB: Optuna's cache does not know a trial that was claimed by SQL until all are read; it raises KeyError before.
+    trials = worker.study.get_trials(deepcopy=False)
+    line = lineage.trace(trials[claimed.number], trials.__getitem__)
     checkpoint = _checkpoint(worker.settings, line)
     if checkpoint and line.first == claimed.number:
         checkpoint.discard()  # it continues nothing: what lies there is of a study that had the same name
-    assignment = _assign(worker, claimed, spec, line=line, checkpoint=checkpoint)
+    assignment = _assign(worker, claimed, spec, trials=trials, line=line, checkpoint=checkpoint)
     if isinstance(assignment, Assignment):
         ended, progress = supervision.run(
             assignment,
@@ -309,15 +311,6 @@ def _with_files(outcome: Outcome, checkpoint: CheckpointFile | None) -> Outcome:
     return replace(outcome, checkpoint=checkpoint.relative(checkpoint.folder))
 
 
-def _trace(worker: _Worker, claimed: Claimed) -> Lineage:
-    study_id = worker.study._study_id  # noqa: SLF001
-
-    def read(number: int) -> FrozenTrial:
-        return worker.storage.get_trial(worker.storage.get_trial_id_from_study_id_trial_number(study_id, number))
-
-    return lineage.trace(worker.storage.get_trial(claimed.trial_id), read)
-
-
 def _checkpoint(settings: Settings, line: Lineage) -> CheckpointFile | None:
     if settings.checkpoints is None:
         return None
@@ -325,14 +318,20 @@ def _checkpoint(settings: Settings, line: Lineage) -> CheckpointFile | None:
 
 
 def _assign(
-    worker: _Worker, claimed: Claimed, spec: StudySpec, *, line: Lineage, checkpoint: CheckpointFile | None
+    worker: _Worker,
+    claimed: Claimed,
+    spec: StudySpec,
+    *,
+    trials: Sequence[FrozenTrial],
+    line: Lineage,
+    checkpoint: CheckpointFile | None,
 ) -> Assignment | Failed | Replaced:
     """Choose the trial's parameters, and put them into its configuration."""
     seed = search.trial_seed(spec.resolved_sampler.seed, line.first) if line.seed is None else line.seed
     folder = worker.settings.scratch / f"{worker.settings.study}-trial-{claimed.number}"
     try:
         worker.storage.set_trial_user_attr(claimed.trial_id, SEED_ATTRIBUTE, seed)
-        params = _suggest(worker.study, claimed, spec, seed=seed)
+        params = _suggest(worker.study, claimed, spec, seed=seed, trials=trials)
         shown = ", ".join(f"{name}={_shown(value)}" for name, value in params.items())
         logger.info("trial %d: %s (seed %d)", claimed.number, shown or "its code chooses", seed)
         names = {parameter.name for parameter in spec.search_space}
@@ -369,17 +368,16 @@ def _assign(
     )
 
 
-def _suggest(study: optuna.Study, claimed: Claimed, spec: StudySpec, *, seed: int) -> dict[str, Scalar]:
+def _suggest(
+    study: optuna.Study, claimed: Claimed, spec: StudySpec, *, seed: int, trials: Sequence[FrozenTrial]
+) -> dict[str, Scalar]:
     conditional = any(parameter.when for parameter in spec.search_space)
     study.sampler = search.build_sampler(spec.resolved_sampler, seed=seed, conditional=conditional)
     # As in Study.optimize, the sampler sees the pruner; and what this image does not know is better refused here.
     study.pruner = search.build_pruner(spec.resolved_pruner)
     # What Study.ask does before it makes a trial: forget what was read for the last one.
     study._thread_local.cached_all_trials = None  # noqa: SLF001
-    # NB: Optuna's cache does not know a trial that was claimed by SQL, and raises KeyError in the first suggestion if
-    # the sampler, like RandomSampler, reads no trials.
-    study.get_trials(deepcopy=False, states=())
-    return search.suggest_within(study, claimed.trial_id, spec.search_space)
+    return search.suggest_within(study, claimed.trial_id, spec.search_space, trials=trials)
 
 
 def _tell(
@@ -395,13 +393,14 @@ def _tell(
     if record is None:
         return outcome
     # What is refused here was finished before: by the controller, or by an attempt of ours whose answer was lost.
+    stored = None
     with suppress(UpdateFinishedTrialError):
         for key, value in record.attributes.items():
             worker.storage.set_trial_user_attr(claimed.trial_id, key, value)
         if isinstance(outcome, Completed) and constraints:
             _judge(worker, claimed, outcome.limited, constraints)
-        worker.study.tell(claimed.number, record.values, state=record.state, skip_if_finished=True)
-    stored = worker.storage.get_trial(claimed.trial_id)
+        stored = worker.study.tell(claimed.number, record.values, state=record.state, skip_if_finished=True)
+    stored = stored or worker.storage.get_trial(claimed.trial_id)
     is_ours = stored.state is record.state and not (
         isinstance(outcome, Failed) and REQUEUED_ATTRIBUTE in stored.user_attrs
     )

@@ -4,6 +4,9 @@ The budget is a function of the rows alone: trials that ended and were not conti
 crash, and counting it again gives the same number.
 """
 
+import math
+from statistics import median
+
 from tuning_api.contract import Failure, FailureReason
 from tuning_operator.decide.points import budget, missing_entries, outdated
 from tuning_operator.model import (
@@ -22,6 +25,10 @@ from tuning_operator.model import (
 LARGEST_BUFFER = 64
 """WAITING rows cost every worker on every call, so the whole budget is never enqueued at once."""
 BUFFER_PER_WORKER = 2
+SECONDS_AHEAD = 10
+"""Waiting trials should last for two passes of the controller, or short trials are over before anybody adds new ones."""
+_LATEST = 20
+_SHORTEST_SECONDS = 0.001
 CRASHES_PER_TRIAL = 3
 """A trial whose worker crashes this often fails; interruptions do not count."""
 
@@ -69,10 +76,21 @@ def _free(snapshot: Snapshot, *, waiting: int, running: int, room: int) -> int:
     stops at three failures should have three. Workers are not idled for it, so trials that already run may add theirs.
     """
     spec = snapshot.spec
-    buffer = min(LARGEST_BUFFER, BUFFER_PER_WORKER * spec.parallelism)
     may_fail = spec.max_failed_trials - failed(snapshot.record.trials)
     on_their_way = max(spec.parallelism, may_fail) - running
-    return max(0, min(buffer, room, on_their_way) - waiting)
+    return max(0, min(_buffer(snapshot), room, on_their_way) - waiting)
+
+
+def _buffer(snapshot: Snapshot) -> int:
+    """How many trials should wait, by how long the latest took that ended well; failed ones may be a broken model's."""
+    latest = [
+        (trial.ended - trial.started).total_seconds()
+        for trial in snapshot.record.trials
+        if trial.state in {TrialState.COMPLETE, TrialState.PRUNED} and trial.started and trial.ended
+    ][-_LATEST:]
+    seconds = max(median(latest), _SHORTEST_SECONDS) if latest else math.inf
+    per_worker = max(BUFFER_PER_WORKER, SECONDS_AHEAD / seconds)
+    return min(LARGEST_BUFFER, math.ceil(per_worker * snapshot.spec.parallelism))
 
 
 def _withdrawn(snapshot: Snapshot, *, surplus: int, wanted: int) -> tuple[Trial, ...]:
