@@ -24,6 +24,7 @@ class Meter:
         self._thread = threading.Thread(target=self._look, daemon=True)
 
     def __enter__(self) -> Self:
+        self._look_once()
         self._thread.start()
         return self
 
@@ -32,6 +33,7 @@ class Meter:
     ) -> None:
         self._stop.set()
         self._thread.join()
+        self._look_once()
 
     def busy(self, start: float, end: float) -> float:
         """Seconds that all processors together were busy between two times, as of `time.time`."""
@@ -41,9 +43,10 @@ class Meter:
         return self._busy[min(bisect_left(self._times, moment), len(self._times) - 1)]
 
     def _look(self) -> None:
-        while True:
-            columns = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
-            self._busy.append(sum(int(columns[place]) for place in _BUSY_COLUMNS) / _TICKS)
-            self._times.append(time.time())
-            if self._stop.wait(_SECONDS_BETWEEN_LOOKS):
-                return
+        while not self._stop.wait(_SECONDS_BETWEEN_LOOKS):
+            self._look_once()
+
+    def _look_once(self) -> None:
+        columns = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+        self._busy.append(sum(int(columns[place]) for place in _BUSY_COLUMNS) / _TICKS)
+        self._times.append(time.time())
