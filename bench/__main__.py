@@ -1,6 +1,7 @@
 """Measures, writes results, and renders the document; see `bench`."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -67,6 +68,8 @@ def main(
     ] = False,
 ) -> None:
     """Measure, and tell of it in docs/benchmarks.md."""
+    # NB: by default SIGTERM ends Python at once, and leaves servers and namespaces behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     match what:
         case "render" if check:
             if DOCUMENT.read_text() != document.render(results.load_all()):

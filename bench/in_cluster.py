@@ -86,8 +86,10 @@ def cluster(node: Node, server: PostgresServer, code: Path) -> Iterator[Cluster]
             tempfile.TemporaryDirectory(prefix="tuningstudy-bench-") as folder,
             OperatorProcess(node.kubeconfig, database, Path(folder), settings=settings),
         ):
-            yield Cluster(kubectl, name, database)
-            kubectl("delete", "tuningstudies", "--all", "-n", name, "--timeout=90s")
+            try:
+                yield Cluster(kubectl, name, database)
+            finally:  # while the operator is there, which lets go of them
+                kubectl.run("delete", "tuningstudies", "--all", "-n", name, "--timeout=90s")
     finally:
         kubectl.run("delete", "namespace", name, "--timeout=120s")
         if not had_definition:
