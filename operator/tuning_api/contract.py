@@ -37,8 +37,8 @@ class Env(StrEnum):
     SCRATCH = "TUNING_SCRATCH"
     """A writable folder; each trial gets a sub-folder, `${trial.dir}`."""
     CHECKPOINTS = "TUNING_CHECKPOINTS"
-    """A durable folder that all workers of the study share, in which trials save their state; without it, a trial that
-    was interrupted starts from its beginning."""
+    """A durable folder that all workers of the study share, or the URI of a bucket, in which trials save their state;
+    without it, a trial that was interrupted starts from its beginning."""
     IDLE_SECONDS = "TUNING_IDLE_SECONDS"
     """How long a worker waits for a trial before it exits and frees its GPU."""
 

@@ -106,16 +106,26 @@ class Code(Schema):
     """A ConfigMap of the namespace whose files are put on PYTHONPATH, and so is the archive code.zip among them."""
 
 
+_ONE_PLACE = "checkpoints need either persistentVolumeClaim or uri"
+_URI = r"^(file://[^/]*/.*|[a-z][a-z0-9.+-]*://[^/?#*\s\[\]{}:]+(:[0-9]+)?(/[^?#*\s\[\]{}]*)?)$"
+_URI_SHAPE = "uri must be protocol://bucket/prefix, such as s3://bucket/prefix, or a folder, file:///folder"
+_USER = r"^[^/]*//[^/]*:[^/]*@"
+_NO_USER = "no credentials in uri: give them to the workers as environment from a Secret, by trial.podTemplate"
+
+
 class Checkpoints(Schema):
     """Where checkpoints are kept."""
 
     model_config = ConfigDict(
         json_schema_extra=kubernetes(
             rules=[
+                rule("has(self.persistentVolumeClaim) != has(self.uri)", _ONE_PLACE),
                 rule(
-                    "has(self.persistentVolumeClaim) != has(self.uri)",
-                    "checkpoints need either persistentVolumeClaim or uri",
-                )
+                    f"!has(self.uri) || self.uri.matches(r'{_USER}') || self.uri.matches(r'{_URI}')",
+                    _URI_SHAPE,
+                    field_path=".uri",
+                ),
+                rule(f"!has(self.uri) || !self.uri.matches(r'{_USER}')", _NO_USER, field_path=".uri"),
             ]
         )
     )
@@ -123,7 +133,8 @@ class Checkpoints(Schema):
     persistent_volume_claim: Name | None = None
     """A claim of the namespace, mounted into every worker."""
     uri: str | None = Field(default=None, min_length=1, max_length=1024)
-    """A folder that all workers share, such as file:///data/checkpoints; trial.podTemplate mounts it. Buckets come later."""
+    """A bucket, such as s3://bucket/prefix, of any protocol that fsspec knows and the image has a package for; its credentials
+    are the workers' environment. Or a folder that all workers share, file:///data/checkpoints, mounted by trial.podTemplate."""
     keep: int = Field(default=0, ge=0, le=1000)
     """How many of the study's best trials keep their checkpoint after their end; 0: it is there to go on from, and removed."""
 
@@ -133,6 +144,16 @@ class Checkpoints(Schema):
         parts = urlsplit(self.uri or "")
         return unquote(parts.path) if parts.scheme == "file" else None
 
+    @property
+    def bucket(self) -> str | None:
+        """The URI of what is reached over the network; None of a folder and of a claim."""
+        return None if self.folder else self.uri
+
+    @property
+    def place(self) -> str | None:
+        """What a worker is told: the path of a folder, or the URI of a bucket; None of a claim."""
+        return self.folder or self.bucket
+
     def location(self, path: str) -> str:
         """The URI of a file below this place; a claim's as KServe writes it, `pvc://claim/path`."""
         return f"{self.uri.rstrip('/')}/{path}" if self.uri else f"pvc://{self.persistent_volume_claim}/{path}"
@@ -140,8 +161,11 @@ class Checkpoints(Schema):
     @model_validator(mode="after")
     def _one_place(self) -> Self:
         if (self.persistent_volume_claim is None) == (self.uri is None):
-            msg = "checkpoints need either persistentVolumeClaim or uri"
-            raise ValueError(msg)
+            raise ValueError(_ONE_PLACE)
+        if self.uri and re.search(_USER, self.uri):
+            raise ValueError(_NO_USER)
+        if self.uri and not re.search(_URI, self.uri):
+            raise ValueError(_URI_SHAPE)
         return self
 
 

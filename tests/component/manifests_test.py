@@ -140,6 +140,14 @@ REFUSED = {
         "trial needs exactly one of lightning and objective",
     ),
     "nothing to search": ({"searchSpace": []}, "searchSpace needs at least one parameter"),
+    "checkpoints without a protocol": (
+        {"trial": DIGITS_TRIAL | {"checkpoints": {"uri": "bucket/prefix"}}},
+        "uri must be protocol://bucket/prefix, such as s3://bucket/prefix, or a folder, file:///folder",
+    ),
+    "checkpoints with a password": (
+        {"trial": DIGITS_TRIAL | {"checkpoints": {"uri": "s3://key:secret@bucket/prefix"}}},
+        "no credentials in uri: give them to the workers as environment from a Secret, by trial.podTemplate",
+    ),
     "no objective": ({"objectives": []}, "spec.objectives in body should have at least 1 items"),
     "a timeout in words": ({"timeout": "an hour"}, "spec.timeout in body should match"),
 }
@@ -195,6 +203,7 @@ MUTABLE = {
     "a pause": {"suspend": True},
     "the sampler and the pruner": {"sampler": {"type": "random", "seed": 1}, "pruner": {"type": "none"}},
     "narrower bounds": _space(low=1e-3, high=1e-2),
+    "where checkpoints are": {"trial": DIGITS_TRIAL | {"checkpoints": {"uri": "s3://bucket/prefix", "keep": 2}}},
     "the pods": {"trial": DIGITS_TRIAL | {"podTemplate": {"spec": {"nodeSelector": {"gpu": "a100"}}}}},
 }
 

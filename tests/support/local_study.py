@@ -147,6 +147,10 @@ class LocalStudy:
             what=f"{count} trials in their second epoch: {self.said}",
         )
 
+    def wait_until_said(self, words: str) -> None:
+        """Wait until a run has printed something."""
+        wait_until(lambda: self.said, lambda said: words in said, seconds=DEADLINE_SECONDS, what=f"{words!r} is said")
+
     def epochs(self) -> Counter[tuple[int, ...]]:
         """How many trials began which epochs; a trial and those that continue it have the same parameters."""
         begun: defaultdict[str, list[int]] = defaultdict(list)

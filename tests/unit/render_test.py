@@ -128,6 +128,16 @@ def test_checkpoints_of_a_folder_lie_where_the_pod_template_mounts_it() -> None:
     assert "checkpoints" not in {volume["name"] for volume in pod(**trial)["volumes"]}
 
 
+def test_checkpoints_in_a_bucket_need_no_volume() -> None:
+    """Workers get the URI as it was written, and credentials as environment that the pod template refers to."""
+    secret = {"secretRef": {"name": "checkpoints-s3"}}
+    template = {"spec": {"containers": [{"name": "trial", "envFrom": [secret]}]}}
+    trial = {"checkpoints": {"uri": "s3://bucket/my%20prefix"}, "podTemplate": template}
+    assert environment(**trial)["TUNING_CHECKPOINTS"]["value"] == "s3://bucket/my%20prefix"
+    assert container(**trial)["envFrom"] == [secret]
+    assert "checkpoints" not in {volume["name"] for volume in pod(**trial)["volumes"]}
+
+
 def test_the_pod_template_lies_under_ours() -> None:
     """Users add resources, volumes, tolerations and environment; they cannot take safety away by accident."""
     template = {

@@ -237,6 +237,7 @@ def test_a_status_survives_being_written_and_read() -> None:
 KEPT = {
     "a claim": ({"persistentVolumeClaim": "ckpts", "keep": 2}, "pvc://ckpts/digits/trial-1.final-1.ckpt"),
     "a folder": ({"uri": "file:///data/", "keep": 2}, "file:///data/digits/trial-1.final-1.ckpt"),
+    "a bucket": ({"uri": "s3://bucket/prefix/", "keep": 2}, "s3://bucket/prefix/digits/trial-1.final-1.ckpt"),
     "nothing is kept": ({"persistentVolumeClaim": "ckpts"}, None),
 }
 

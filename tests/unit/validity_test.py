@@ -9,10 +9,6 @@ from tuning_operator.decide import validity
 
 TWO_OBJECTIVES = [{"metric": "val_acc", "direction": "maximize"}, {"metric": "latency", "direction": "minimize"}]
 NOT_YET = {
-    "checkpoints in a bucket": (
-        {"trial": DIGITS_TRIAL | {"checkpoints": {"uri": "s3://bucket/prefix"}}},
-        "spec.trial.checkpoints.uri other than file://",
-    ),
     "database": ({"database": {"secretName": "mine"}}, "spec.database"),
 }
 

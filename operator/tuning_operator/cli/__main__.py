@@ -173,12 +173,10 @@ def best(
     if (where := Where(namespace, context, kubeconfig)).is_given:
         from tuning_operator.cli.remote_results import print_best  # noqa: PLC0415
 
-        if checkpoint:
-            raise BadInputError(
-                "--checkpoint copies a file of this machine: of a cluster's study, --json says where it is"
-            )
         gateway, name = reach(study, where)
-        raise typer.Exit(print_best(gateway, name, number=trial, with_config=config, as_json=as_json))
+        raise typer.Exit(
+            print_best(gateway, name, number=trial, with_config=config, as_json=as_json, checkpoint=checkpoint)
+        )
     from tuning_operator.cli import results  # noqa: PLC0415
     from tuning_operator.cli.study import configured, copy_checkpoint  # noqa: PLC0415
 

@@ -8,10 +8,11 @@ import typer
 
 from tuning_api import manifest
 from tuning_api.schema import Document
+from tuning_api.spec import StudySpec
 from tuning_api.status import BestTrial, StudyStatus, read_status
 from tuning_operator.charts.source import StudyData
 from tuning_operator.cli import results
-from tuning_operator.cli.study import configured
+from tuning_operator.cli.study import configured, copy_kept
 from tuning_operator.cli.views import in_words
 from tuning_operator.cli.writing import save
 from tuning_operator.local.errors import BadInputError
@@ -19,13 +20,23 @@ from tuning_operator.remote.charts import fetch, progress_of
 from tuning_operator.remote.gateway import Gateway
 
 
-def print_best(gateway: Gateway, name: str, *, number: int | None, with_config: bool, as_json: bool) -> int:
+def print_best(
+    gateway: Gateway,
+    name: str,
+    *,
+    number: int | None,
+    with_config: bool,
+    as_json: bool,
+    checkpoint: Path | None = None,
+) -> int:
     """Print the best parameters, which the study's status has; or those of another trial, which the charts server knows.
 
     Raises:
-        BadInputError: there is none.
+        BadInputError: there is none; or its checkpoint cannot be copied.
     """
     study = gateway.study(name)
+    if checkpoint:
+        typer.echo(f"wrote {_copy_checkpoint(study, number=number, to=checkpoint)}", err=True)
     if number is not None:
         return _print_trial(gateway, study, number, with_config=with_config, as_json=as_json)
     metrics = [str(objective["metric"]) for objective in study["spec"]["objectives"]]
@@ -71,12 +82,32 @@ def _why_none(name: str, status: StudyStatus) -> str:
 
 
 def _configured(study: Document, params: Mapping[str, Any], *, number: int) -> dict[str, Any]:
+    name, namespace = study["metadata"]["name"], study["metadata"]["namespace"]
+    data = StudyData(namespace=namespace, name=name, directions=(), trials=(), spec=_spec(study))
+    return configured(data, params, number=number)
+
+
+def _spec(study: Document) -> StudySpec:
     spec, fault = manifest.read_spec(study)
     if spec is None:
         raise BadInputError(f"this version cannot read the study: {fault}")
-    name, namespace = study["metadata"]["name"], study["metadata"]["namespace"]
-    data = StudyData(namespace=namespace, name=name, directions=(), trials=(), spec=spec)
-    return configured(data, params, number=number)
+    return spec
+
+
+def _copy_checkpoint(study: Document, *, number: int | None, to: Path) -> Path:
+    """The status says where the best trial's is; what may be read there is for the person's own credentials."""
+    best = read_status(study.get("status")).best
+    checkpoints = _spec(study).trial.checkpoints
+    if best is None or best.checkpoint is None or checkpoints is None:
+        raise BadInputError(
+            f"study {study['metadata']['name']} has no checkpoint of a best trial (trial.checkpoints.keep)"
+        )
+    if number not in {None, best.trial}:
+        raise BadInputError(
+            f"--checkpoint of a cluster's study is that of its best trial, {best.trial}: remove --trial"
+        )
+    path = best.checkpoint.removeprefix(checkpoints.location(""))
+    return copy_kept(checkpoints, path, number=best.trial, namespace=study["metadata"]["namespace"], to=to)
 
 
 def print_trials(gateway: Gateway, name: str, *, as_csv: bool, operator_namespace: str | None) -> int:

@@ -3,14 +3,15 @@
 import shutil
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import optuna
 from optuna.storages._cached_storage import _CachedStorage
 
 from tuning_api import contract
-from tuning_api.spec import StudySpec
+from tuning_api.spec import Checkpoints, StudySpec
+from tuning_api.store import Store, StoreError
 from tuning_api.substitution import SubstitutionError, substitute
 from tuning_operator.charts.source import StudyData, read_study
 from tuning_operator.errors import DatabaseUnavailable
@@ -77,21 +78,34 @@ def copy_checkpoint(data: StudyData, *, number: int, to: Path) -> Path:
         The copy.
 
     Raises:
-        BadInputError: nothing was kept, it is not on this machine, or it cannot be written.
+        BadInputError: nothing was kept, it cannot be reached from this machine, or it cannot be written.
     """
-    source = _kept(data, number)
-    copy = to / source.name if to.is_dir() else to
+    checkpoints, path = _kept(data, number)
+    return copy_kept(checkpoints, path, number=number, namespace=data.namespace, to=to)
+
+
+def copy_kept(checkpoints: Checkpoints, path: str, *, number: int, namespace: str, to: Path) -> Path:
+    """Copy what is at a path below the place of all checkpoints; see :func:`copy_checkpoint`."""
+    if checkpoints.place is None:
+        raise BadInputError(
+            f"trial {number} left {path} on the claim {checkpoints.persistent_volume_claim} of namespace"
+            f" {namespace}: mount the claim in a pod, and copy it with `kubectl cp`"
+        )
+    copy = to / PurePosixPath(path).name if to.is_dir() else to
     try:
-        if source.is_dir():
-            shutil.copytree(source, copy)
-        else:
-            shutil.copyfile(source, copy)
+        is_there = (
+            _download(Store(checkpoints.bucket), path, copy) if checkpoints.bucket else _copy(checkpoints, path, copy)
+        )
     except OSError as error:
         raise BadInputError(f"{copy}: cannot be written: {error.strerror or error}") from error
+    if not is_there:
+        where = checkpoints.location(path) if checkpoints.bucket else Path(checkpoints.place, path)
+        raise BadInputError(f"trial {number} left {where}, and it is not there any more, or not on this machine")
     return copy
 
 
-def _kept(data: StudyData, number: int) -> Path:
+def _kept(data: StudyData, number: int) -> tuple[Checkpoints, str]:
+    """Where checkpoints are, and what a trial left there."""
     checkpoints = data.spec.trial.checkpoints if data.spec else None
     if checkpoints is None or not checkpoints.keep:
         raise BadInputError(f"study {data.name} keeps no checkpoints: set trial.checkpoints.keep before its trials run")
@@ -99,12 +113,22 @@ def _kept(data: StudyData, number: int) -> Path:
     path = attributes.get(contract.CHECKPOINT_ATTRIBUTE)
     if not isinstance(path, str):
         raise BadInputError(f"trial {number} left no checkpoint: keep was set later, or the worker's log says why")
-    if checkpoints.folder is None:
-        raise BadInputError(
-            f"trial {number} left {path} on the claim {checkpoints.persistent_volume_claim} of namespace"
-            f" {data.namespace}: mount the claim in a pod, and copy it with `kubectl cp`"
-        )
-    source = Path(checkpoints.folder, path)
+    return checkpoints, path
+
+
+def _copy(checkpoints: Checkpoints, path: str, copy: Path) -> bool:
+    source = Path(checkpoints.place or "", path)
     if not source.exists():
-        raise BadInputError(f"trial {number} left {source}, and it is not there any more, or not on this machine")
-    return source
+        return False
+    if source.is_dir():
+        shutil.copytree(source, copy)
+    else:
+        shutil.copyfile(source, copy)
+    return True
+
+
+def _download(store: Store, path: str, copy: Path) -> bool:
+    try:
+        return store.get_folder(path, copy) or store.get(path, copy)
+    except StoreError as error:
+        raise BadInputError(f"the checkpoint cannot be fetched: {error}") from error

@@ -35,14 +35,8 @@ def foreign(spec: StudySpec, record: Record) -> str | None:
 
 def _not_yet(spec: StudySpec) -> Iterator[str]:
     """What the resource has words for and this version cannot do: said, never ignored."""
-    checkpoints = spec.trial.checkpoints
-    asked: list[tuple[str, object]] = [
-        ("spec.trial.checkpoints.uri other than file://", checkpoints and checkpoints.uri and not checkpoints.folder),
-        ("spec.database", spec.database),
-    ]
-    for field, is_asked in asked:
-        if is_asked:
-            yield f"{field} is not supported by this version: remove it, or install a version that has it"
+    if spec.database:
+        yield "spec.database is not supported by this version: remove it, or install a version that has it"
 
 
 def _contradictions(spec: StudySpec) -> Iterator[str]:

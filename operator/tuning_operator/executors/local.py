@@ -91,7 +91,7 @@ class LocalExecutor:
             folder=self._folder,
             code=self._file.absolute().parent,
             workers=study.spec.parallelism,
-            checkpoints=study.spec.trial.checkpoints.folder if study.spec.trial.checkpoints else None,
+            checkpoints=study.spec.trial.checkpoints.place if study.spec.trial.checkpoints else None,
         )
         self._processes.start(identity, COMMAND, environment=environment, folder=self._file.absolute().parent)
 

@@ -154,8 +154,8 @@ def _environment(study: Study) -> list[Document]:
     ]
     if _code(study):
         environment.append({"name": "PYTHONPATH", "value": PYTHON_PATH})
-    if folder := _checkpoints_folder(study):
-        environment.append({"name": Env.CHECKPOINTS, "value": folder})
+    if place := _place_of_checkpoints(study):
+        environment.append({"name": Env.CHECKPOINTS, "value": place})
     if THREADS not in _names_of_users_environment(study):
         environment.append({"name": THREADS, "valueFrom": {"resourceFieldRef": _CPU_LIMIT}})
     return environment
@@ -195,10 +195,10 @@ def _code(study: Study) -> str | None:
     return study.spec.trial.code.config_map_name if study.spec and study.spec.trial.code else None
 
 
-def _checkpoints_folder(study: Study) -> str | None:
+def _place_of_checkpoints(study: Study) -> str | None:
     if _claim(study):
         return CHECKPOINTS_PATH
-    return study.spec.trial.checkpoints.folder if study.spec and study.spec.trial.checkpoints else None
+    return study.spec.trial.checkpoints.place if study.spec and study.spec.trial.checkpoints else None
 
 
 def _claim(study: Study) -> str | None:
