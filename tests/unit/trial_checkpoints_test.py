@@ -1,9 +1,11 @@
 """Files that are replaced as a whole, or not at all."""
 
+import pickle
 from pathlib import Path
 
 import pytest
 
+from tuning_api.store import Store, StoreError
 from tuning_trial import checkpoints
 
 
@@ -59,3 +61,43 @@ def test_the_trials_that_have_files_are_found(tmp_path: Path) -> None:
     for name in ("trial-12.ckpt", "trial-3.ckpt", "trial-3.ckpt.1a2b.tmp", "trial-4.ckpt.5.tmp", "trial-x.ckpt"):
         (tmp_path / "digits" / name).touch()
     assert list(checkpoints.found(tmp_path, study="digits")) == [3, 4, 12]
+
+
+def test_a_bucket_that_failed_is_left_alone_for_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A try may take a minute, and the training waits for it: nothing is written to be sent meanwhile."""
+    now = 1000.0
+    monkeypatch.setattr(checkpoints.time, "monotonic", lambda: now)
+    tries = []
+
+    def fail(_store: Store, _file: Path, name: str) -> None:
+        tries.append(name)
+        raise StoreError("s3://bucket: no answer")
+
+    monkeypatch.setattr(Store, "put", fail)
+    bucket = checkpoints.Bucket(Store("s3://bucket"))
+    file = checkpoints.of_trial(bucket, study="digits", first=3, scratch=tmp_path)
+    for _ in range(2):
+        with pytest.raises(StoreError):
+            file.write(lambda path: path.touch())
+    assert tries == ["digits/trial-3.ckpt"]
+    now += checkpoints.PAUSE_SECONDS
+    with pytest.raises(StoreError):
+        file.write(lambda path: path.touch())
+    assert tries == ["digits/trial-3.ckpt"] * 2
+    assert names(tmp_path) == []
+
+
+def test_a_file_in_a_bucket_travels_to_a_fresh_interpreter(tmp_path: Path) -> None:
+    """It is a part of the trial's assignment."""
+    file = checkpoints.of_trial(checkpoints.Bucket(Store("s3://bucket")), study="digits", first=3, scratch=tmp_path)
+    assert pickle.loads(pickle.dumps(file)) == file  # noqa: S301 - our own
+
+
+def test_what_an_objective_saves_in_a_shared_folder_is_there_already(tmp_path: Path) -> None:
+    """Nothing has to be sent; what is kept is the folder, if there is something in it."""
+    files = checkpoints.ObjectiveFiles(a_file(tmp_path), name="trial 3")
+    assert files.send()
+    assert files.kept() is None
+    a_file(tmp_path).folder.mkdir(parents=True)
+    (a_file(tmp_path).folder / "model").touch()
+    assert files.kept() == "digits/trial-3.files"

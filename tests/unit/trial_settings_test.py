@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from tuning_api.store import Store
 from tuning_trial import settings
+from tuning_trial.checkpoints import Bucket
 from tuning_trial.errors import MisconfiguredError
 
 GOOD = {
@@ -37,6 +39,13 @@ def test_checkpoints_are_saved_only_where_it_is_said(tmp_path: Path) -> None:
     read = settings.read(GOOD | {"TUNING_CHECKPOINTS": str(tmp_path / "new")})
     assert read.checkpoints == tmp_path / "new"
     assert (tmp_path / "new").is_dir()
+
+
+def test_checkpoints_of_a_bucket_are_known_by_their_uri() -> None:
+    """No folder is made, and nobody is asked yet."""
+    read = settings.read(GOOD | {"TUNING_CHECKPOINTS": "s3://bucket/prefix"})
+    assert read.checkpoints == Bucket(Store("s3://bucket/prefix"))
+    assert not Path("s3:").exists()
 
 
 @pytest.mark.parametrize("name", GOOD)

@@ -5,18 +5,61 @@
     STUDY/trial-3.files/          what an objective saves, to go on from and to be kept
 
 When a trial has ended, all of its files are removed but those that are kept.
+
+They lie in a folder that all workers share, or in a bucket. What goes to a bucket is written to the trial's own folder
+first, and what comes from one is read from there: only this module knows the difference.
 """
 
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from tuning_api.store import Store, StoreError
+from tuning_trial.log import logger
+
+PAUSE_SECONDS = 60.0
+"""Between two tries to write to a bucket that is away: a try may take as long, and the training waits for it."""
 _NAME = re.compile(r"^trial-(\d+)\.")
+
+
+@dataclass
+class Bucket:
+    """A place of checkpoints that is reached over the network."""
+
+    store: Store
+    _next_try: float = 0.0
+
+    def check_turn(self) -> None:
+        """Say early that a file would not be sent.
+
+        Raises:
+            StoreError: it has just failed.
+        """
+        if time.monotonic() < self._next_try:
+            raise StoreError(f"{self.store.uri}: it has just failed, and is tried again in a minute")
+
+    def put(self, file: Path, name: str) -> None:
+        """Write a file, or wait for the next turn.
+
+        Raises:
+            StoreError: it is away.
+        """
+        self.check_turn()
+        try:
+            self.store.put(file, name)
+        except StoreError:
+            self._next_try = time.monotonic() + PAUSE_SECONDS
+            raise
+
+
+Place = Path | Bucket
+"""Where the checkpoints of all studies are: a folder, or a bucket."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +67,10 @@ class CheckpointFile:
     """Where a trial saves its state; travels to the trial's process."""
 
     path: Path
+    """The file itself; of a bucket, where it lies on this machine when it was fetched."""
     identity: str
     """Of the lineage; written into the file, since a path may outlive a study and meet another one of its name."""
+    bucket: Bucket | None = None
 
     @property
     def folder(self) -> Path:
@@ -40,6 +85,16 @@ class CheckpointFile:
         """The path below the place of all checkpoints."""
         return f"{self.path.parent.name}/{path.name}"
 
+    def fetch(self) -> None:
+        """Bring here what an earlier process has saved; in a folder it is here.
+
+        Raises:
+            StoreError: the bucket is away.
+        """
+        if self.bucket:
+            self.bucket.store.get(self.relative(self.path), self.path)
+            self.bucket.store.get_folder(self.relative(self.folder), self.folder)
+
     def write(self, write: Callable[[Path], None], *, path: Path | None = None) -> None:
         """Replace a file at once or not at all, and only by what is on the disk.
 
@@ -49,17 +104,23 @@ class CheckpointFile:
 
         Raises:
             OSError: the folder is full, or gone.
+            StoreError: the bucket is away.
             Exception: whatever `write` raises.
         """
         path = path or self.path
+        if self.bucket:
+            self.bucket.check_turn()
         path.parent.mkdir(parents=True, exist_ok=True)
         # A name of its own: the worker that was believed lost may be writing too.
         temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
         try:
             write(temporary)
-            _sync(temporary)
-            temporary.replace(path)
-            _sync(path.parent)
+            if self.bucket:
+                self.bucket.put(temporary, self.relative(path))
+            else:
+                _sync(temporary)
+                temporary.replace(path)
+                _sync(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -68,27 +129,121 @@ class CheckpointFile:
 
         Args:
             but: The one that is kept, as a path below the place of all checkpoints.
+
+        Raises:
+            StoreError: the bucket is away.
         """
-        with suppress(OSError):
-            for found in self.path.parent.glob(f"{self.path.stem}.*"):
-                if self.relative(found) == but:
-                    continue
-                if found.is_dir():
-                    shutil.rmtree(found, ignore_errors=True)
-                else:
-                    found.unlink(missing_ok=True)
+        study, place = self.path.parent.name, self.bucket or self.path.parent.parent
+        for name in _names(place, study):
+            if name.startswith(f"{self.path.stem}.") and f"{study}/{name}" != but:
+                _remove(place, f"{study}/{name}")
 
 
-def of_trial(folder: Path, *, study: str, first: int, identity: str = "") -> CheckpointFile:
-    """The file of a trial, by the first of its lineage."""
-    return CheckpointFile(path=folder / study / f"trial-{first}.ckpt", identity=identity)
+class ObjectiveFiles:
+    """What an objective has saved in its folder, and its copy in a bucket. In a folder that is shared there is no copy."""
+
+    def __init__(self, file: CheckpointFile, *, name: str) -> None:
+        """Prepare for one trial, whose files were fetched.
+
+        Args:
+            file: The trial's files.
+            name: What log lines call the trial.
+        """
+        self._file = file
+        self._name = name
+        self._sent = self._here()
+        self._cannot_send = False
+
+    def send(self) -> bool:
+        """Write to the bucket what has changed; a trial is not failed for it.
+
+        Returns:
+            Whether the bucket has all of it.
+        """
+        if self._file.bucket is None:
+            return True
+        try:
+            self._send(self._file.bucket)
+        except (StoreError, OSError) as error:
+            if not self._cannot_send:
+                logger.warning("%s: cannot send what it has saved (%s); it goes on", self._name, error)
+            self._cannot_send = True
+            return False
+        self._cannot_send = False
+        return True
+
+    def kept(self) -> str | None:
+        """What a complete trial leaves to be kept, as a path below the place of the checkpoints; None if that is nothing."""
+        return self._file.relative(self._file.folder) if self._here() and self.send() else None
+
+    def _send(self, bucket: Bucket) -> None:
+        here, target = self._here(), self._file.relative(self._file.folder)
+        for name in sorted(name for name, state in here.items() if self._sent.get(name) != state):
+            bucket.put(self._file.folder / name, f"{target}/{name}")
+            self._sent[name] = here[name]
+        for name in sorted(self._sent.keys() - here.keys()):
+            bucket.store.remove(f"{target}/{name}")
+            del self._sent[name]
+
+    def _here(self) -> dict[str, tuple[int, int]]:
+        files = [path for path in self._file.folder.rglob("*") if path.is_file()]
+        states = [(path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+        return {str(path.relative_to(self._file.folder)): state for path, state in zip(files, states, strict=True)}
 
 
-def found(folder: Path, *, study: str) -> Iterator[int]:
-    """First trials of the lineages of which there are files."""
+def of_trial(
+    place: Place, *, study: str, first: int, identity: str = "", scratch: Path = Path("checkpoints")
+) -> CheckpointFile:
+    """The file of a trial, by the first of its lineage.
+
+    Args:
+        place: Where the checkpoints are.
+        study: The study's name.
+        first: Number of the first trial of the lineage.
+        identity: See :attr:`CheckpointFile.identity`.
+        scratch: A folder for what is on its way to or from a bucket.
+    """
+    folder = place if isinstance(place, Path) else scratch
+    bucket = place if isinstance(place, Bucket) else None
+    return CheckpointFile(path=folder / study / f"trial-{first}.ckpt", identity=identity, bucket=bucket)
+
+
+def found(place: Place, *, study: str) -> list[int]:
+    """First trials of the lineages of which there are files.
+
+    Raises:
+        StoreError: the bucket is away.
+    """
+    return sorted({int(found[1]) for name in _names(place, study) if (found := _NAME.match(name))})
+
+
+def discard_all(files: Iterable[tuple[CheckpointFile, str | None]]) -> None:
+    """Remove the files of several trials, each with what is kept of it.
+
+    Raises:
+        StoreError: the bucket is away.
+    """
+    for file, kept in files:
+        file.discard(but=kept)
+
+
+def _names(place: Place, study: str) -> list[str]:
+    if isinstance(place, Bucket):
+        return place.store.names(study)
     with suppress(OSError):
-        numbers = {int(name[1]) for file in (folder / study).iterdir() if (name := _NAME.match(file.name))}
-        yield from sorted(numbers)
+        return [file.name for file in (place / study).iterdir()]
+    return []
+
+
+def _remove(place: Place, name: str) -> None:
+    if isinstance(place, Bucket):
+        place.store.remove(name)
+        return
+    with suppress(OSError):
+        if (place / name).is_dir():
+            shutil.rmtree(place / name, ignore_errors=True)
+        else:
+            (place / name).unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:

@@ -8,7 +8,7 @@ import ctypes
 import os
 import signal
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,12 @@ from optuna.exceptions import StorageInternalError, TrialPruned, UpdateFinishedT
 from optuna.trial import TrialState
 
 from tuning_api.search import Direction, Pruner, Sampler
+from tuning_api.store import StoreError
 from tuning_trial import database, interrupts, keeping, log, outcomes, search
-from tuning_trial.checkpoints import CheckpointFile
+from tuning_trial.checkpoints import CheckpointFile, ObjectiveFiles
 from tuning_trial.errors import WorkerError
 from tuning_trial.late_reports import LateTrial
-from tuning_trial.outcomes import DatabaseLost, Failed, Pruned, Replaced, Result
+from tuning_trial.outcomes import Completed, DatabaseLost, Failed, Pruned, Replaced, Result
 
 _PR_SET_PDEATHSIG = 1
 """prctl(2): the signal that this process gets when its parent ends."""
@@ -53,6 +54,8 @@ class Assignment:
     folder: Path
     checkpoint: CheckpointFile | None = None
     """Where the trial saves its state, and goes on from; None when nothing durable was given."""
+    continues: bool = False
+    """Whether there was an earlier trial, which this one goes on from."""
     keep: int = 0
     """trial.checkpoints.keep, if there is such a place."""
 
@@ -73,7 +76,7 @@ def run(assignment: Assignment, results: Connection, study: optuna.Study | None,
     """
     interrupts.restore_in_child()
     os.setsid()  # the worker can end whatever this process starts, by its group
-    _end_with_parent(parent)
+    end_with_parent(parent)
     if study is None:
         log.configure()
     results.send(_result(assignment, results, study))
@@ -81,7 +84,7 @@ def run(assignment: Assignment, results: Connection, study: optuna.Study | None,
         database.storage_of(study).engine.dispose()
 
 
-def _end_with_parent(parent: int) -> None:
+def end_with_parent(parent: int) -> None:
     """On Linux; elsewhere a worker that was killed leaves its trial training, and the next report ends it."""
     if sys.platform != "linux":
         return
@@ -93,6 +96,7 @@ def _end_with_parent(parent: int) -> None:
 def _result(assignment: Assignment, results: Connection, study: optuna.Study | None) -> Result:
     try:
         own = _study_of_this_process(assignment, study)
+        _bring_checkpoint(assignment)
         return _run_objective(assignment, own) if assignment.objective else _train(assignment, results, own)
     except UpdateFinishedTrialError:
         return Replaced()
@@ -123,6 +127,20 @@ def _study_of_this_process(assignment: Assignment, study: optuna.Study | None) -
     return study
 
 
+def _bring_checkpoint(assignment: Assignment) -> None:
+    """Fetch what the trial goes on from. What else lies there is of a study that had the same name."""
+    if assignment.checkpoint is None:
+        return
+    try:
+        if assignment.continues:
+            assignment.checkpoint.fetch()
+        else:
+            assignment.checkpoint.discard()
+    except StoreError as error:
+        instead = "; it starts from the beginning" if assignment.continues else ""
+        log.logger.warning("%s: cannot reach its checkpoint (%s)%s", assignment.name, error, instead)
+
+
 def _run_objective(assignment: Assignment, study: optuna.Study) -> Result:
     from tuning_trial import objective_runner  # noqa: PLC0415
 
@@ -133,6 +151,9 @@ def _run_objective(assignment: Assignment, study: optuna.Study) -> Result:
     trial = objective_runner.trial_of(
         study, assignment.trial_id, sampler=sampler, pruner=search.build_pruner(assignment.pruner)
     )
+    files = ObjectiveFiles(assignment.checkpoint, name=assignment.name) if assignment.checkpoint else None
+    if files:
+        trial.after_report = files.send
     result = objective_runner.run(
         objective_runner.load(assignment.objective or ""),
         trial,
@@ -142,6 +163,8 @@ def _run_objective(assignment: Assignment, study: optuna.Study) -> Result:
         checkpoints=assignment.checkpoint.folder if assignment.checkpoint else None,
     )
     trial.catch_up()
+    if files and assignment.keep and isinstance(result, Completed):
+        return replace(result, checkpoint=files.kept())
     return result
 
 

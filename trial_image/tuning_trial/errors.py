@@ -7,6 +7,8 @@
     ├── InvalidConfigError      of trial.lightning, or of trial.objective
     └── MissingMetricError
     UnusableCheckpointError the trial starts from its beginning
+    StoreError             of tuning_api.store: a bucket is away, and the trial goes on; only when a worker starts, it may be
+                           a MisconfiguredError
     UnreadableSpecError    what was given to `check` or `try` is no study
 
 Whatever else is raised in a trial's process comes from the user's code, and is that trial's failure.

@@ -5,7 +5,7 @@ late is not lost with the process: a checkpoint has the curve, and whoever goes 
 """
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.trial import Trial
@@ -13,6 +13,9 @@ from typing_extensions import override
 
 from tuning_trial import database
 from tuning_trial.log import logger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _PAUSE_SECONDS = 5.0
 """Between two tries. NB: where packets are dropped, and not refused, a try takes as long as connecting may: 10 s."""
@@ -23,6 +26,8 @@ class LateTrial(Trial):
 
     def __init__(self, study: optuna.Study, trial_id: int) -> None:
         super().__init__(study, trial_id)
+        self.after_report: Callable[[], object] = lambda: None
+        """Called after each report, whether or not it is late."""
         self._late: list[tuple[Any, Any]] = []
         self._try_again_at = 0.0
 
@@ -34,15 +39,9 @@ class LateTrial(Trial):
             UpdateFinishedTrialError: the controller gave the trial to another worker.
         """
         self._late.append((value, step))
-        if time.monotonic() < self._try_again_at:
-            return
-        try:
-            with database.at_once(self.storage):
-                self._send()
-        except Exception as error:
-            if not database.is_away(error):
-                raise
-            self._put_off(error)
+        if time.monotonic() >= self._try_again_at:
+            self._try_to_send()
+        self.after_report()
 
     @override
     def should_prune(self) -> bool:
@@ -61,6 +60,15 @@ class LateTrial(Trial):
     def catch_up(self) -> None:
         """Send what is late, and wait for the database as any other call does; for the end of a training."""
         self._send()
+
+    def _try_to_send(self) -> None:
+        try:
+            with database.at_once(self.storage):
+                self._send()
+        except Exception as error:
+            if not database.is_away(error):
+                raise
+            self._put_off(error)
 
     def _send(self) -> None:
         count = len(self._late)

@@ -13,8 +13,8 @@ from tuning_trial import database
 
 logger = logging.getLogger("tuning_trial")
 
-_CHATTY = ("pytorch_lightning", "lightning_fabric", "lightning", "torch")
-"""Libraries that say at INFO, for every trial, which accelerators there are and which seed was set."""
+_CHATTY = ("aiobotocore", "botocore", "lightning", "lightning_fabric", "pytorch_lightning", "torch")
+"""Libraries that say at INFO, for every trial, which accelerators there are, which seed was set, and where credentials are."""
 
 
 def configure() -> None:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tuning_api.contract import Env, Owner
+from tuning_api.store import Store
+from tuning_trial.checkpoints import Bucket, Place
 from tuning_trial.errors import MisconfiguredError
 
 DEFAULT_IDLE_SECONDS = 10.0
@@ -24,7 +26,7 @@ class Settings:
     study: str
     owner: Owner
     scratch: Path
-    checkpoints: Path | None = None
+    checkpoints: Place | None = None
     idle_seconds: float = DEFAULT_IDLE_SECONDS
 
 
@@ -47,7 +49,7 @@ def read(environment: Mapping[str, str]) -> Settings:
             name=environment.get(Env.WORKER_NAME) or socket.gethostname(),
         ),
         scratch=_writable_folder(Env.SCRATCH, environment.get(Env.SCRATCH) or tempfile.gettempdir()),
-        checkpoints=_writable_folder(Env.CHECKPOINTS, text) if (text := environment.get(Env.CHECKPOINTS)) else None,
+        checkpoints=_place(text) if (text := environment.get(Env.CHECKPOINTS)) else None,
         idle_seconds=_seconds(environment.get(Env.IDLE_SECONDS) or str(DEFAULT_IDLE_SECONDS)),
     )
 
@@ -56,6 +58,10 @@ def _required(environment: Mapping[str, str], name: Env, meaning: str) -> str:
     if value := environment.get(name):
         return value
     raise MisconfiguredError(f"{name} is not set: it must be {meaning}")
+
+
+def _place(text: str) -> Place:
+    return Bucket(Store(text)) if "://" in text else _writable_folder(Env.CHECKPOINTS, text)
 
 
 def _writable_folder(name: Env, text: str) -> Path:

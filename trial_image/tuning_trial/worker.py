@@ -12,11 +12,14 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib import import_module
+from pathlib import Path
+from typing import TypeVar
 
 import optuna
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
@@ -35,11 +38,13 @@ from tuning_api.contract import (
 )
 from tuning_api.schema import Scalar
 from tuning_api.spec import Constraint, StudySpec, class_paths
+from tuning_api.store import StoreError, StoreRefusedError
 from tuning_trial import (
     checkpoints,
     claim,
     config,
     database,
+    errands,
     forking,
     keeping,
     lineage,
@@ -48,7 +53,7 @@ from tuning_trial import (
     search,
     supervision,
 )
-from tuning_trial.checkpoints import CheckpointFile
+from tuning_trial.checkpoints import Bucket, CheckpointFile
 from tuning_trial.child import Assignment
 from tuning_trial.claim import Claimed
 from tuning_trial.errors import DatabaseAwayError, InvalidConfigError, MisconfiguredError
@@ -62,6 +67,9 @@ from tuning_trial.supervision import Isolation
 _LARGE_ENOUGH_FOR_THREADS = 1 << 20
 """Elements; torch's loops are parallel from 32,768 on."""
 _POLL_SECONDS = 1.0
+_ERRAND_SECONDS = 90.0
+"""For what has to be asked of the checkpoints' store between two trials; less than a pod's grace period."""
+Answer = TypeVar("Answer")
 
 
 @dataclass(kw_only=True)
@@ -75,6 +83,8 @@ class _Worker:
     isolation: Isolation
     """`process` from the moment on at which this process can no longer be forked."""
     grace: float
+    cannot_reach_store: bool = False
+    """It was said already."""
 
 
 def work(
@@ -96,6 +106,7 @@ def work(
         MisconfiguredError: the worker cannot work, however often it is tried.
         DatabaseAwayError: the database stayed away; a trial that was running stays RUNNING.
     """
+    _check_store(settings)
     try:
         study = database.open_study(
             settings.database_url, settings.study, stopping=lambda: signals.requested, patience=patience
@@ -117,6 +128,35 @@ def work(
         raise
 
 
+def _check_store(settings: Settings) -> None:
+    """Say at once what would be found out when the first trial saves its state; a store that is only away may come back."""
+    if not isinstance(settings.checkpoints, Bucket):
+        return
+    store = settings.checkpoints.store
+    try:
+        store.load()  # here, so that forks need not
+        errands.run(store.check, seconds=_ERRAND_SECONDS)
+    except StoreRefusedError as error:
+        raise MisconfiguredError(f"trial.checkpoints.uri: {error}") from error
+    except StoreError as error:
+        logger.warning("checkpoints: %s; trials begin without, and save their state when it is back", error)
+
+
+def _at_store(worker: _Worker, work: Callable[[], Answer]) -> Answer | None:
+    """Do something where the checkpoints are; None when that is away. The next worker, or the next trial's end, does it."""
+    if not isinstance(worker.settings.checkpoints, Bucket):
+        return work()
+    try:
+        answer = errands.run(work, seconds=_ERRAND_SECONDS)
+    except StoreError as error:
+        if not worker.cannot_reach_store:
+            logger.warning("checkpoints: %s; what trials have left is removed later", error)
+        worker.cannot_reach_store = True
+        return None
+    worker.cannot_reach_store = False
+    return answer
+
+
 def _tidy_up(worker: _Worker, spec: StudySpec) -> None:
     """Remove the files of trials that have ended, but for those of the study's best.
 
@@ -124,18 +164,20 @@ def _tidy_up(worker: _Worker, spec: StudySpec) -> None:
     """
     settings = worker.settings
     # NB: the files first: a trial that begins after its study was read has files that this worker knows nothing of.
-    if settings.checkpoints is None or not (
-        found := list(checkpoints.found(settings.checkpoints, study=settings.study))
-    ):
+    place = settings.checkpoints
+    if place is None or not (found := _at_store(worker, partial(checkpoints.found, place, study=settings.study))):
         return
     trials = worker.study.get_trials(deepcopy=False)
     best = keeping.best(trials, keep=_keep(spec), direction=spec.objectives[0].direction)
     lasts = lineage.lasts(trials)
+    ended: list[tuple[CheckpointFile, str | None]] = []
     for first in found:
         last = lasts[first] if first < len(lasts) else None  # of a study that had the same name
         if last is None or lineage.has_ended(last):
             kept = last.user_attrs.get(CHECKPOINT_ATTRIBUTE) if last and last.number in best else None
-            checkpoints.of_trial(settings.checkpoints, study=settings.study, first=first).discard(but=kept)
+            ended.append((checkpoints.of_trial(place, study=settings.study, first=first), kept))
+    if ended:
+        _at_store(worker, partial(checkpoints.discard_all, ended))
 
 
 def _keep(spec: StudySpec) -> int:
@@ -268,9 +310,7 @@ def _run_trial(worker: _Worker, claimed: Claimed) -> Outcome:
     # NB: Optuna's cache does not know a trial that was claimed by SQL until all are read; it raises KeyError before.
     trials = worker.study.get_trials(deepcopy=False)
     line = lineage.trace(trials[claimed.number], trials.__getitem__)
-    checkpoint = _checkpoint(worker.settings, line)
-    if checkpoint and line.first == claimed.number:
-        checkpoint.discard()  # it continues nothing: what lies there is of a study that had the same name
+    checkpoint = _checkpoint(worker.settings, claimed, line)
     assignment = _assign(worker, claimed, spec, trials=trials, line=line, checkpoint=checkpoint)
     if isinstance(assignment, Assignment):
         ended, progress = supervision.run(
@@ -285,7 +325,6 @@ def _run_trial(worker: _Worker, claimed: Claimed) -> Outcome:
         shutil.rmtree(assignment.folder, ignore_errors=True)
         if spec.trial.objective:
             progress = _reported(worker, claimed)
-            outcome = _with_files(outcome, checkpoint) if _keep(spec) else outcome
     else:
         outcome = assignment
     outcome = _tell(worker, claimed, outcome, progress, constraints=spec.constraints or [])
@@ -293,7 +332,7 @@ def _run_trial(worker: _Worker, claimed: Claimed) -> Outcome:
         if isinstance(outcome, Completed) and _keep(spec):
             _tidy_up(worker, spec)
         else:
-            checkpoint.discard()
+            _at_store(worker, checkpoint.discard)
     _log(outcome, spec=spec, number=claimed.number, progress=progress, took=time.monotonic() - started)
     return outcome
 
@@ -304,17 +343,20 @@ def _reported(worker: _Worker, claimed: Claimed) -> Progress | None:
     return Progress(epochs=steps, max_epochs=None) if steps else None
 
 
-def _with_files(outcome: Outcome, checkpoint: CheckpointFile | None) -> Outcome:
-    """What an objective saved is what it leaves."""
-    if checkpoint is None or not isinstance(outcome, Completed) or not any(checkpoint.folder.glob("*")):
-        return outcome
-    return replace(outcome, checkpoint=checkpoint.relative(checkpoint.folder))
+def _folder(settings: Settings, claimed: Claimed) -> Path:
+    return settings.scratch / f"{settings.study}-trial-{claimed.number}"
 
 
-def _checkpoint(settings: Settings, line: Lineage) -> CheckpointFile | None:
+def _checkpoint(settings: Settings, claimed: Claimed, line: Lineage) -> CheckpointFile | None:
     if settings.checkpoints is None:
         return None
-    return checkpoints.of_trial(settings.checkpoints, study=settings.study, first=line.first, identity=line.identity)
+    return checkpoints.of_trial(
+        settings.checkpoints,
+        study=settings.study,
+        first=line.first,
+        identity=line.identity,
+        scratch=_folder(settings, claimed) / "checkpoints",
+    )
 
 
 def _assign(
@@ -328,7 +370,7 @@ def _assign(
 ) -> Assignment | Failed | Replaced:
     """Choose the trial's parameters, and put them into its configuration."""
     seed = search.trial_seed(spec.resolved_sampler.seed, line.first) if line.seed is None else line.seed
-    folder = worker.settings.scratch / f"{worker.settings.study}-trial-{claimed.number}"
+    folder = _folder(worker.settings, claimed)
     try:
         worker.storage.set_trial_user_attr(claimed.trial_id, SEED_ATTRIBUTE, seed)
         params = _suggest(worker.study, claimed, spec, seed=seed, trials=trials)
@@ -364,6 +406,7 @@ def _assign(
         seed=seed,
         folder=folder,
         checkpoint=checkpoint,
+        continues=line.first != claimed.number,
         keep=_keep(spec),
     )
 
