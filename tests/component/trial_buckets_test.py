@@ -116,25 +116,25 @@ def test_a_store_that_goes_away_costs_no_trial_and_is_used_again(
     assert setting.files() == []
 
 
-def test_a_store_that_is_back_has_the_state_of_a_later_epoch(
+def test_a_store_that_comes_back_gets_what_is_kept(
     setting: BucketSetting, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was away when the worker began, and for some epochs."""
     monkeypatch.setattr(checkpoints, "PAUSE_SECONDS", 0.0)
+    keeping(setting, 1)
     setting.add("epoch 2 batch 3")
     s3_server.stop()
-    try:
-        with running(setting.environment(), setting.folder) as worker:
+    with running(setting.environment(), setting.folder) as worker:
+        try:
             wait_for_file(setting.folder / "waiting", worker.log)
-            assert "trials begin without" in worker.log()
+        finally:
             s3_server.start()
-            (setting.folder / "waiting").unlink()
-            (setting.folder / "go").touch()
-            assert worker.exit_code() == 0, worker.log()
-    finally:
-        s3_server.start()
+        assert "trials begin without" in worker.log()
+        (setting.folder / "go").touch()
+        assert worker.exit_code() == 0, worker.log()
     (trial,) = setting.study.trials()
-    assert (trial.state, setting.files()) == (COMPLETE, [])
+    assert trial.state is COMPLETE
+    assert setting.files() == [trial.user_attrs[CHECKPOINT_ATTRIBUTE]] == ["digits/trial-0.final-0.ckpt"]
 
 
 WRONG = {
