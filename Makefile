@@ -71,8 +71,8 @@ bench-utilisation: programs ## The share of a worker's time that is training
 bench-pruning: $(STAMP) ## Epochs and best values with and without the median pruner, over seeds
 	@$(RUN) -m bench pruning $(if $(LONGER),--longer)
 
-storm: programs ## Kill, delete, restart, rescale and suspend at random, and count what is left (SEED= MINUTES= TRIALS= WORKERS=)
-	@$(RUN) -m tests.storm --minutes $(or $(MINUTES),5) --trials $(or $(TRIALS),200) --workers $(or $(WORKERS),8) $(if $(SEED),--seed $(SEED))
+storm: programs ## Kill, delete, restart, rescale and suspend at random, and count what is left (SEED= MINUTES= TRIALS= WORKERS= APART=1: one at a time)
+	@$(RUN) -m tests.storm --minutes $(or $(MINUTES),5) --trials $(or $(TRIALS),200) --workers $(or $(WORKERS),8) $(if $(SEED),--seed $(SEED)) $(if $(APART),--apart)
 
 ##@ Change it
 .PHONY: install fmt lint types imports manifests manifests-check lock

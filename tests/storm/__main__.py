@@ -31,7 +31,7 @@ _SHARE_OF_TRAINING = 0.4
 """Of the time of a storm, what the trials would take if nothing happened; the rest is what the faults cost."""
 
 
-def size(*, seed: int, minutes: float, trials: int, workers: int) -> Size:
+def size(*, seed: int, minutes: float, trials: int, workers: int, apart: bool) -> Size:
     """A storm in which the trials last about as long as the faults come."""
     seconds = 60 * minutes
     return Size(
@@ -42,6 +42,7 @@ def size(*, seed: int, minutes: float, trials: int, workers: int) -> Size:
         workers=workers,
         gap=max(3.0, min(8.0, seconds / 20)),
         epoch_seconds=_SHARE_OF_TRAINING * seconds * workers / trials / EPOCHS,
+        apart=apart,
     )
 
 
@@ -82,6 +83,7 @@ def main(  # noqa: PLR0917 - they are options
     minutes: Annotated[float, typer.Option(min=0.3, help="So long faults come.")] = 5,
     trials: Annotated[int, typer.Option(min=2, help="The budget of both studies together.")] = 200,
     workers: Annotated[int, typer.Option(min=2, help="Workers of both studies together.")] = 8,
+    apart: Annotated[bool, typer.Option(help="A fault only when all is well after the last.")] = False,  # noqa: FBT002
     figures: Annotated[Path | None, typer.Option("--json", help="Write the figures to a file.")] = None,
     keep: Annotated[Path | None, typer.Option(help="A new folder for the logs of all processes, which stays.")] = None,
 ) -> None:
@@ -108,7 +110,7 @@ def main(  # noqa: PLR0917 - they are options
             install_crd(kubectl)
             kubectl("create", "namespace", namespace)
             storm = Storm(
-                size(seed=seed, minutes=minutes, trials=trials, workers=workers),
+                size(seed=seed, minutes=minutes, trials=trials, workers=workers, apart=apart),
                 plane=plane,
                 postgres=postgres,
                 folder=folder,

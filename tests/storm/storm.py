@@ -71,6 +71,8 @@ class Size:
     gap: float
     """Seconds between two faults, on average."""
     epoch_seconds: float
+    apart: bool = False
+    """A fault waits until all is well after the one before, so that its recovery is its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,11 +186,34 @@ class Storm:
             studies=len(TASKS),
             workers=self._workers,
         )
+        if self.size.apart:
+            self._one_by_one(faults)
+            return
         steps = list(plan.steps(faults))
         while steps and self._left:
             while steps and steps[0].at <= self._now():
                 self._take(steps.pop(0))
             self._look()
+
+    def _one_by_one(self, faults: tuple[Fault, ...]) -> None:
+        """Of a fault's times, only how long it lasts is kept."""
+        self._look_while(lambda: not self._is_well_since(0.0))
+        for fault in faults:
+            if not self._left or self._now() >= self.size.seconds:
+                return
+            ends = self._now() + fault.ends - fault.begins
+            self._take(Step(self._now(), fault, is_end=False))
+            if fault.ends > fault.begins:
+                self._look_while(lambda ends=ends: self._now() < ends)
+                self._take(Step(ends, fault, is_end=True))
+            self._look_while(lambda fault=fault: fault not in self._over or not self._is_well_since(self._over[fault]))
+
+    def _look_while(self, is_so: Callable[[], bool]) -> None:
+        while is_so() and self._now() < self.size.seconds:
+            self._look()
+
+    def _is_well_since(self, over: float) -> bool:
+        return verdict.recovery(over=over, samples=self._samples) is not None
 
     def _calm_down(self) -> None:
         """All is mended; the studies have their time to end."""
@@ -221,7 +246,7 @@ class Storm:
             self._come_back(fault.kind)
         else:
             self._strike(fault)
-        if step.is_end or fault.ends == fault.begins:
+        if step.is_end or (fault.ends == fault.begins and fault.kind is not Kind.POD_DELETED):
             self._over[fault] = self._now()
 
     def _strike(self, fault: Fault) -> None:
@@ -269,6 +294,7 @@ class Storm:
         for pod in pods[: fault.amount]:
             study.kubectl("delete", "pod", pod["metadata"]["name"], "-n", study.namespace, "--wait=false")
             self._killed[fault.kind].add(pod["metadata"]["uid"])
+        self._over[fault] = self._now()
         return True
 
     # What would be done by a Deployment, or by a person who tries again.
@@ -303,7 +329,8 @@ class Storm:
                 at=self._now(),
                 ended=sum(counts.values()) if counts is not None else None,
                 left=self._left,
-                workers=len(self._kubelet.running),
+                # NB: one that was just struck is still there for as long as it takes to end.
+                workers=len(set(self._kubelet.running).difference(*self._killed.values())),
                 wanted=wanted,
                 epochs=self._witness.read_text().count('"begins"'),
                 last_pass=self._last_pass,
