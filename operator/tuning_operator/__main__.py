@@ -12,6 +12,7 @@ from typing import Any, Literal
 import kopf
 from pydantic import ValidationError
 
+from tuning_api.printable import printable
 from tuning_api.spec import GROUP, KIND
 from tuning_operator import cluster, framework, handlers, probes
 from tuning_operator.charts.links import study_links
@@ -118,9 +119,18 @@ def configure_logs(log_format: Literal["json", "text"]) -> None:
     """Let Kopf's formatter own the root handler: its records carry extras that break naive JSON formatters."""
     chosen = kopf.LogFormat.JSON if log_format == "json" else kopf.LogFormat.FULL
     kopf.configure(log_format=chosen, log_refkey=GROUP if log_format == "json" else None)
+    if log_format == "text":  # JSON has escapes of its own
+        for handler in logging.getLogger().handlers:
+            handler.addFilter(_escape)
     # Two lines for each event that calls a handler, and a line for each study that is created: neither is news.
     for chatty in ("kopf.objects", "kopf.activities", "optuna", "aiohttp.access"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+def _escape(record: logging.LogRecord) -> bool:
+    """NB: messages quote what people wrote, and are read in a terminal; see `printable`."""
+    record.msg, record.args = printable(record.getMessage()), None
+    return True
 
 
 def serve_charts() -> None:

@@ -9,7 +9,6 @@ import pytest
 from optuna.distributions import CategoricalDistribution
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
-from rich.console import Console
 from tests.support.chart_studies import (
     NOW,
     a_finished_trial,
@@ -24,6 +23,7 @@ from tuning_api import contract
 from tuning_api.status import Phase, Reason, StudyStatus
 from tuning_operator.charts.source import StudyData
 from tuning_operator.cli import live, results
+from tuning_operator.cli.screen import Screen
 from tuning_operator.cli.views import JsonView, PlainView, ending, what_happens
 from tuning_operator.local.errors import BadInputError
 from tuning_operator.local.progress import Progress, progress
@@ -49,7 +49,7 @@ def a_progress(data: StudyData | None = None, *, status: StudyStatus | None = No
 
 
 def drawn(now: Progress, *, width: int = 100, height: int = 30) -> str:
-    console = Console(file=io.StringIO(), width=width, record=True, color_system=None)
+    console = Screen(file=io.StringIO(), width=width, record=True, color_system=None)
     console.print(live.drawn(now, height=height))
     return console.export_text()
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import optuna
 
+from tuning_api.printable import printable
 from tuning_api.spec import StudySpec
 from tuning_trial import outcomes, search
 from tuning_trial.errors import MisconfiguredError, TrialError, UnreadableSpecError
@@ -168,7 +169,7 @@ def _lines(params: Mapping[str, object]) -> list[str]:
 
 def _print(*lines: str) -> None:
     if lines:
-        print(*lines, sep="\n", flush=True)  # noqa: T201 - this is the answer
+        print(*map(printable, lines), sep="\n", flush=True)  # noqa: T201 - this is the answer
 
 
 def _show(spec: StudySpec, result: Completed | Pruned | Failed) -> int:

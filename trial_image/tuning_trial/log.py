@@ -9,6 +9,7 @@ import stamina.instrumentation
 from stamina.instrumentation import RetryDetails
 from typing_extensions import override
 
+from tuning_api.printable import printable
 from tuning_trial import database
 
 logger = logging.getLogger("tuning_trial")
@@ -34,6 +35,10 @@ def configure() -> None:
 
 class _Sentences(logging.Formatter):
     converter = staticmethod(time.gmtime)
+
+    @override
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
     @override
     def formatMessage(self, record: logging.LogRecord) -> str:

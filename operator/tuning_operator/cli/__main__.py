@@ -19,6 +19,7 @@ from tuning_operator.cli.cluster import (
     add_commands,
     reach,
 )
+from tuning_operator.cli.terminal import say
 from tuning_operator.errors import TuningError
 from tuning_operator.local.errors import BadInputError
 from tuning_operator.remote.where import Where
@@ -183,18 +184,18 @@ def best(
     data, progress = _look(study, database=database, folder=folder)
     if progress.front and progress.has_front and trial is None and not (config or checkpoint):
         if not as_json:
-            typer.echo(f"# {results.headline_of_front(progress)}")
-        typer.echo(results.as_text(results.front_document(progress), as_json=as_json), nl=False)
+            say(f"# {results.headline_of_front(progress)}")
+        say(results.as_text(results.front_document(progress), as_json=as_json), nl=False)
         return
     found = results.chosen(progress, number=trial)
     document = results.best_document(found, progress)
     if config:
         document = configured(data, found.params, number=found.number)
     if checkpoint:
-        typer.echo(f"wrote {copy_checkpoint(data, number=found.number, to=checkpoint)}", err=True)
+        say(f"wrote {copy_checkpoint(data, number=found.number, to=checkpoint)}", err=True)
     if not as_json:
-        typer.echo(f"# {results.headline(found, progress)}")
-    typer.echo(results.as_text(document, as_json=as_json), nl=False)
+        say(f"# {results.headline(found, progress)}")
+    say(results.as_text(document, as_json=as_json), nl=False)
 
 
 @app.command()
@@ -224,7 +225,7 @@ def trials(
 
     _, progress = _look(study, database=database, folder=folder)
     if as_csv:
-        typer.echo(results.csv_of_trials(progress), nl=False)
+        say(results.csv_of_trials(progress), nl=False)
     else:
         results.print_trials(progress)
 
@@ -261,7 +262,7 @@ def report(
     from tuning_operator.local.place import find  # noqa: PLC0415
 
     place = find(study, database=database, folder=folder)
-    typer.echo(str(study_report.write(load(place), output or place.folder.report)))
+    say(str(study_report.write(load(place), output or place.folder.report)))
 
 
 @app.command()
@@ -347,7 +348,7 @@ def run_app(commands: typer.Typer, *, program: str | None = None) -> None:
     try:
         commands(prog_name=program)
     except (BadInputError, TuningError) as error:
-        typer.echo(f"error: {error}", err=True)
+        say(f"error: {error}", err=True)
         sys.exit(BAD_INPUT)
     finally:
         gc.enable()

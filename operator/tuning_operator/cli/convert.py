@@ -4,14 +4,13 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-import typer
-
 from tuning_api import manifest
 from tuning_api.manifest import ManifestError
 from tuning_api.schema import Document
 from tuning_api.spec import KIND
 from tuning_operator import convert as conversion
 from tuning_operator.cli import writing
+from tuning_operator.cli.terminal import say
 from tuning_operator.convert import Conversion, ConversionError, System, nni
 from tuning_operator.convert.draft import Kind
 from tuning_operator.decide import validity
@@ -43,11 +42,11 @@ def convert(file: Path, *, system: str | None, output: Path | None, force: bool)
         raise BadInputError(f"{file}: {error}") from error
     written = writing.text(made.manifest, comments=made.comments, head=[f"Converted from {file.name} ({source})."])
     if output is None:
-        typer.echo(written, nl=False)
+        say(written, nl=False)
     else:
         writing.save(written, output, force=force)
     for line in _report(made):
-        typer.echo(line, err=True)
+        say(line, err=True)
     return _checked(made, output or Path("the manifest"))
 
 
@@ -118,5 +117,5 @@ def _checked(made: Conversion, where: Path) -> int:
     spec, fault = manifest.read_spec(made.manifest)
     fault = fault or (validity.fault(spec, stored=None) if spec else None)
     if fault:
-        typer.echo(f"{where} cannot run yet: {fault}", err=True)
+        say(f"{where} cannot run yet: {fault}", err=True)
     return 1 if fault else 0

@@ -7,11 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import typer
-
 from tuning_api.schema import Document
 from tuning_operator.cli import writing
 from tuning_operator.cli.starter import starter
+from tuning_operator.cli.terminal import say
 from tuning_operator.local.errors import BadInputError
 
 EXAMPLE = ("digits", "tuning_trial.examples.digits.DigitsClassifier", "tuning_trial.examples.digits.DigitsData")
@@ -42,11 +41,11 @@ def init(model: str | None, *, data: str | None, output: Path, force: bool) -> i
     made = starter(described, next(iter(others), None), name=name)
     head = [f"A first manifest for {described['class_path']}.", "", *_next_steps(output)]
     writing.save(writing.text(made.manifest, comments=made.comments, head=head), output, force=force)
-    typer.echo(f"wrote {output}: look it through, then tuningstudy validate {output}")
+    say(f"wrote {output}: look it through, then tuningstudy validate {output}")
     for lines in made.comments.values():
         for line in lines if isinstance(lines, list) else []:
             if line.startswith("To decide"):
-                typer.echo(f"  {line}")
+                say(f"  {line}")
     return 0
 
 

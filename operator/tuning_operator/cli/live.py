@@ -5,7 +5,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.padding import Padding
 from rich.progress_bar import ProgressBar
@@ -14,6 +14,7 @@ from rich.text import Text
 
 from tuning_api.status import Phase, Reason
 from tuning_operator.charts.wording import duration, shown
+from tuning_operator.cli.screen import Screen
 from tuning_operator.cli.views import counts, in_words, what_happens
 from tuning_operator.local.progress import Progress, TrialView
 
@@ -26,8 +27,8 @@ _LINES_OF_THE_REST = 10
 class LiveView:
     """Redraws a few lines in place; sentences scroll by above them."""
 
-    def __init__(self, console: Console | None = None) -> None:
-        self._console = console or Console(stderr=True)
+    def __init__(self, console: Screen | None = None) -> None:
+        self._console = console or Screen(stderr=True)
         self._live = Live(console=self._console, auto_refresh=False, transient=False)
 
     def __enter__(self) -> Self:
@@ -55,7 +56,7 @@ class LiveView:
 
 def is_wanted() -> bool:
     """Whether somebody looks at a terminal that can redraw."""
-    return sys.stderr.isatty() and Console(stderr=True).is_terminal and not Console(stderr=True).is_dumb_terminal
+    return sys.stderr.isatty() and Screen(stderr=True).is_terminal and not Screen(stderr=True).is_dumb_terminal
 
 
 def drawn(progress: Progress, *, height: int) -> RenderableType:

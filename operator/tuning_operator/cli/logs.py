@@ -5,10 +5,9 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import typer
-
 from tuning_api.schema import Document
 from tuning_operator.charts.wording import counted
+from tuning_operator.cli.terminal import say
 from tuning_operator.errors import ClusterUnavailable, Missing, TuningError
 from tuning_operator.local.errors import BadInputError
 from tuning_operator.remote.charts import progress_of
@@ -39,7 +38,7 @@ def logs(gateway: Gateway, name: str, *, trial: int | None, follow: bool) -> int
     except KeyboardInterrupt:
         return INTERRUPTED
     if not has_any:
-        typer.echo(_why_nothing(gateway, study, trial), err=True)
+        say(_why_nothing(gateway, study, trial), err=True)
     return 0 if has_any else NOT_FOUND
 
 
@@ -48,7 +47,7 @@ def _print_all(gateway: Gateway, study: Document) -> bool:
     for pod in _started_pods(gateway, study):
         try:
             for line in gateway.log(pod, follow=False):
-                typer.echo(prefixed(pod, line))
+                say(prefixed(pod, line))
                 has_any = True
         except Missing:
             continue  # it went away meanwhile
@@ -61,8 +60,8 @@ def _print_trial(gateway: Gateway, study: Document, trial: int) -> bool:
         try:
             for line in lines_of(trial, gateway.log(pod, follow=False)):
                 if not has_any:
-                    typer.echo(f"trial {trial} in pod {pod}", err=True)
-                typer.echo(line)
+                    say(f"trial {trial} in pod {pod}", err=True)
+                say(line)
                 has_any = True
         except Missing:
             continue
@@ -135,7 +134,7 @@ class _Following:
                     self.ended.add(pod)
                 elif self._is_wanted(pod, line):
                     has_any = True
-                    typer.echo(line if self.trial is not None else prefixed(pod, line))
+                    say(line if self.trial is not None else prefixed(pod, line))
                 if self._has_passed():
                     return True
         return has_any
@@ -161,7 +160,7 @@ class _Following:
             for line in self.gateway.log(pod, follow=True):
                 put((pod, line))
         except TuningError as error:
-            typer.echo(f"{pod}: {error}", err=True)
+            say(f"{pod}: {error}", err=True)
         finally:
             put((pod, None))
 

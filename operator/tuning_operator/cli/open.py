@@ -2,8 +2,7 @@
 
 import webbrowser
 
-import typer
-
+from tuning_operator.cli.terminal import say
 from tuning_operator.remote.charts import link_of, service_of
 from tuning_operator.remote.gateway import Gateway
 from tuning_operator.remote.links import page_path
@@ -23,15 +22,15 @@ def open_page(gateway: Gateway, name: str, *, operator_namespace: str | None, wi
         return 0
     with Relay(gateway, service) as relay:
         _show(relay.url + page_path(link), with_browser=with_browser)
-        typer.echo("by the API server, for as long as this runs; Ctrl-C ends it", err=True)
+        say("by the API server, for as long as this runs; Ctrl-C ends it", err=True)
         try:
             relay.serve_forever()
         except KeyboardInterrupt:
-            typer.echo("", err=True)
+            say("", err=True)
     return 0
 
 
 def _show(link: str, *, with_browser: bool) -> None:
-    typer.echo(link)
+    say(link)
     if with_browser and not webbrowser.open(link):
-        typer.echo("there is no browser here: open the link in one", err=True)
+        say("there is no browser here: open the link in one", err=True)

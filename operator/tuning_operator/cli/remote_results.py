@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import typer
-
 from tuning_api import manifest
 from tuning_api.schema import Document
 from tuning_api.spec import StudySpec
@@ -13,6 +11,7 @@ from tuning_api.status import BestTrial, StudyStatus, read_status
 from tuning_operator.charts.source import StudyData
 from tuning_operator.cli import results
 from tuning_operator.cli.study import configured, copy_kept
+from tuning_operator.cli.terminal import say
 from tuning_operator.cli.views import in_words
 from tuning_operator.cli.writing import save
 from tuning_operator.local.errors import BadInputError
@@ -36,7 +35,7 @@ def print_best(
     """
     study = gateway.study(name)
     if checkpoint:
-        typer.echo(f"wrote {_copy_checkpoint(study, number=number, to=checkpoint)}", err=True)
+        say(f"wrote {_copy_checkpoint(study, number=number, to=checkpoint)}", err=True)
     if number is not None:
         return _print_trial(gateway, study, number, with_config=with_config, as_json=as_json)
     metrics = [str(objective["metric"]) for objective in study["spec"]["objectives"]]
@@ -70,8 +69,8 @@ def _print_trial(gateway: Gateway, study: Document, number: int, *, with_config:
 
 def _print(document: Mapping[str, Any], headline: str, *, as_json: bool) -> int:
     if not as_json:
-        typer.echo(f"# {headline}")
-    typer.echo(results.as_text(document, as_json=as_json), nl=False)
+        say(f"# {headline}")
+    say(results.as_text(document, as_json=as_json), nl=False)
     return 0
 
 
@@ -114,7 +113,7 @@ def print_trials(gateway: Gateway, name: str, *, as_csv: bool, operator_namespac
     """List the trials, which the charts server reads from the database."""
     progress = progress_of(gateway, gateway.study(name), operator_namespace=operator_namespace)
     if as_csv:
-        typer.echo(results.csv_of_trials(progress), nl=False)
+        say(results.csv_of_trials(progress), nl=False)
     else:
         results.print_trials(progress)
     return 0
@@ -129,5 +128,5 @@ def write_report(gateway: Gateway, name: str, *, output: Path | None, operator_n
     content = fetch(gateway, gateway.study(name), "report.html", operator_namespace=operator_namespace)
     file = output or Path(f"{name}.html")
     save(content.decode(), file, force=True)
-    typer.echo(str(file))
+    say(str(file))
     return 0

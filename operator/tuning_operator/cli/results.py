@@ -11,12 +11,13 @@ from typing import Any
 import yaml
 from optuna.trial import TrialState
 from rich.bar import Bar
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tuning_api.printable import printable
 from tuning_api.status import Phase
 from tuning_operator.charts.wording import LABELS, counted, duration, shown
+from tuning_operator.cli.screen import Screen
 from tuning_operator.cli.views import in_words
 from tuning_operator.local.errors import BadInputError
 from tuning_operator.local.place import Place
@@ -40,9 +41,9 @@ def say(words: str) -> None:
     _console().print(Text(words), soft_wrap=True)
 
 
-def _console() -> Console:
-    console = Console()
-    return console if console.is_terminal else Console(width=_WIDTH_OF_FILES)
+def _console() -> Screen:
+    console = Screen()
+    return console if console.is_terminal else Screen(width=_WIDTH_OF_FILES)
 
 
 def conclusion(
@@ -75,10 +76,10 @@ def conclusion(
         console.print(Text(f"train with the best parameters:  {config} > best.yaml"), soft_wrap=True)
 
 
-def _fitting_table(console: Console, progress: Progress, trials: tuple[TrialView, ...]) -> Table:
+def _fitting_table(console: Screen, progress: Progress, trials: tuple[TrialView, ...]) -> Table:
     """With a column for each parameter if the terminal is wide enough: half a number is worse than none."""
     table = trials_table(progress, trials, names=_names(trials))
-    width = Console(width=_UNLIMITED).measure(table).maximum  # a console's own measure ends at its width
+    width = Screen(width=_UNLIMITED).measure(table).maximum  # a console's own measure ends at its width
     return table if width <= console.width else trials_table(progress, trials, names=None)
 
 
@@ -218,7 +219,9 @@ def as_text(document: Mapping[str, Any], *, as_json: bool) -> str:
     """A document for a person or a program."""
     if as_json:
         return json.dumps(document, indent=2) + "\n"
-    return str(yaml.safe_dump(dict(document), sort_keys=False, allow_unicode=True))
+    text = str(yaml.safe_dump(dict(document), sort_keys=False, allow_unicode=True))
+    # NB: YAML has escapes of its own for what a terminal must not get, and with them the values stay what they are.
+    return text if printable(text) == text else str(yaml.safe_dump(dict(document), sort_keys=False))
 
 
 def headline(best: TrialView, progress: Progress) -> str:

@@ -10,7 +10,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import typer
 import yaml
 
 from tuning_api import manifest
@@ -18,6 +17,7 @@ from tuning_api.schema import Document
 from tuning_api.spec import Trial
 from tuning_api.status import Phase, StudyStatus, read_status
 from tuning_operator.charts.wording import counted
+from tuning_operator.cli.terminal import say
 from tuning_operator.cli.validate import read
 from tuning_operator.errors import ClusterUnavailable, Conflict, Missing
 from tuning_operator.local.errors import BadInputError
@@ -58,12 +58,12 @@ def submit(
     gateway = connect(where, namespace=document["metadata"].get("namespace"))
     study = _apply(gateway, _in_namespace(document, gateway.namespace), packed, force=force)
     name, chosen = manifest.name_of(study), _chosen(where, gateway)
-    typer.echo(f"study {name} is submitted to namespace {gateway.namespace}")
+    say(f"study {name} is submitted to namespace {gateway.namespace}")
     if is_watched:
         return watch(gateway, name, program=program, chosen=chosen)
-    typer.echo(f"  watch it:    kubectl get tuningstudy {name}{chosen} --watch")
-    typer.echo(f"  its charts:  {program} open {name}{chosen}")
-    typer.echo(f"  its best:    {program} best {name}{chosen}")
+    say(f"  watch it:    kubectl get tuningstudy {name}{chosen} --watch")
+    say(f"  its charts:  {program} open {name}{chosen}")
+    say(f"  its best:    {program} best {name}{chosen}")
     return 0
 
 
@@ -212,14 +212,14 @@ def watch(gateway: Gateway, name: str, *, program: str, chosen: str) -> int:
             study = _look(gateway, name)
             status = read_status(study.get("status")) if study else StudyStatus()
             if study and (words := in_one_line(status)) and words != said and _is_current(study, status):
-                typer.echo(words)
+                say(words)
                 said = words
                 if status.phase in _EXITS:
-                    typer.echo(f"  its charts:  {program} open {name}{chosen}")
+                    say(f"  its charts:  {program} open {name}{chosen}")
                     return _EXITS[status.phase]
             time.sleep(POLL_SECONDS)
     except KeyboardInterrupt:
-        typer.echo(f"the study goes on; to stop it: kubectl delete tuningstudy {name}{chosen}", err=True)
+        say(f"the study goes on; to stop it: kubectl delete tuningstudy {name}{chosen}", err=True)
         return INTERRUPTED
 
 
@@ -244,4 +244,4 @@ def in_one_line(status: StudyStatus) -> str:
 
 
 def _say(words: str) -> None:
-    typer.echo(words, err=True)
+    say(words, err=True)

@@ -9,12 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import typer
-
 from tuning_api import manifest
 from tuning_api.manifest import ManifestError
 from tuning_api.schema import Document
 from tuning_api.spec import StudySpec
+from tuning_operator.cli.terminal import say
 from tuning_operator.decide import validity
 from tuning_operator.local.errors import BadInputError
 
@@ -34,11 +33,11 @@ def validate(file: Path) -> int:
     answer = _ask(["check", "--json", "-"], spec, file=file, capture=True)
     problems = [json.loads(line)["problem"] for line in answer.stdout.splitlines() if line.startswith("{")]
     for problem in problems:
-        typer.echo(f"{file}: {problem}", err=True)
+        say(f"{file}: {problem}", err=True)
     if answer.returncode and not problems:
-        typer.echo(f"{file}: the model could not be checked:\n{answer.stderr.strip()}", err=True)
+        say(f"{file}: the model could not be checked:\n{answer.stderr.strip()}", err=True)
     if not answer.returncode:
-        typer.echo(f"{file}: study {manifest.name_of(document)} is ready to run")
+        say(f"{file}: study {manifest.name_of(document)} is ready to run")
     return answer.returncode
 
 

@@ -4,7 +4,6 @@ Progress goes to standard error and results to standard output, so that `> resul
 """
 
 import json
-import sys
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -13,6 +12,7 @@ from optuna.trial import TrialState
 
 from tuning_api.status import Phase, Reason, StudyStatus
 from tuning_operator.charts.wording import LABELS, counted, duration, shown
+from tuning_operator.cli.terminal import say
 from tuning_operator.local.progress import Progress, TrialView
 
 
@@ -78,7 +78,7 @@ class PlainView(_HoldsNothing):
 
     def say(self, words: str) -> None:
         """See `View`."""
-        print(words, file=sys.stderr, flush=True)  # noqa: T201
+        say(words, err=True)
 
 
 class JsonView(_HoldsNothing):
@@ -129,7 +129,7 @@ class JsonView(_HoldsNothing):
         self._write("status", status=status.to_document())
 
     def _write(self, kind: str, **fields: Any) -> None:
-        print(json.dumps({"type": kind} | fields), flush=True)  # noqa: T201
+        say(json.dumps({"type": kind} | fields))
 
 
 class SilentView(_HoldsNothing):
