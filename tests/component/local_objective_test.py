@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 from sqlalchemy import create_engine, text
+from tests.support import usual_objectives
 from tests.support.local_study import LocalStudy
 
 COMPLETE = TrialState.COMPLETE
@@ -124,3 +125,36 @@ def test_an_objective_is_checked_and_tried_before_it_runs(study: LocalStudy) -> 
     code, words = said(study, "try", "train.yaml")
     assert code == 1
     assert words.splitlines()[-1] == "the trial failed: ValueError: no data (train.py:2)"
+
+
+MAXIMIZE, MINIMIZE = "maximize", "minimize"
+USUAL: dict[str, tuple[dict[str, str], set[str], set[TrialState]]] = {
+    "choose_a_model": ({"accuracy": MAXIMIZE}, {"model", "svc_c", "tree_depth"}, {COMPLETE}),
+    "train_and_prune": (
+        {"accuracy": MAXIMIZE},
+        {"layers", "units_0", "units_1", "units_2", "rate"},
+        {COMPLETE, TrialState.PRUNED},
+    ),
+    "small_and_good": ({"leaves": MINIMIZE, "accuracy": MAXIMIZE}, {"leaves"}, {COMPLETE}),
+}
+
+
+@pytest.mark.parametrize(("function", "expected"), USUAL.items(), ids=USUAL)
+def test_objectives_of_the_usual_shapes_run_as_they_are(
+    study: LocalStudy, function: str, expected: tuple[dict[str, str], set[str], set[TrialState]]
+) -> None:
+    """With the lines that would have run them left in: exactly the budget, every parameter that the code knows, the best."""
+    goals, names, states = expected
+    (study.home / "usual.py").write_text(Path(usual_objectives.__file__).read_text())
+    study.write(
+        objectives=[{"metric": metric, "direction": direction} for metric, direction in goals.items()],
+        searchSpace=[],
+        pruner={"type": "median", "nStartupTrials": 4} if len(goals) == 1 else {"type": "none"},
+        maxTrials=12,
+        trial={"gpus": 0, "objective": f"usual:{function}"},
+    )
+    assert study.finish(study.start("--no-report")) == 0, study.said
+    assert (sum(study.states().values()), set(study.states())) == (12, states)
+    assert {name for trial in study.data().trials for name in trial.params} == names
+    status = study.status()
+    assert [trial["params"] for trial in status.get("bestTrials", [status.get("best")])]
