@@ -15,7 +15,6 @@ from optuna.storages import RDBStorage
 from sqlalchemy.engine import URL
 from tests.support.builders import DIGITS_TRIAL
 from tests.support.operator_process import SIGNING_KEY, OperatorProcess
-from tests.support.postgres import PostgresServer
 from tests.support.process_kubelet import ProcessKubelet
 from tests.support.study_on_cluster import TRIAL_SECONDS, StudyOnCluster, slow
 from tests.support.wait import wait_until
@@ -158,20 +157,6 @@ def test_an_api_server_that_was_away_is_not_noticed_by_workers(
     control_plane.start_apiserver()
     status = study.wait_for("Complete", seconds=200)
     assert status["trials"]["finished"] == 8
-
-
-def test_a_database_that_is_away_is_said_and_waited_for(study: StudyOnCluster, postgres_server: PostgresServer) -> None:
-    """A condition while it is away, and nothing to repair afterwards."""
-    study.apply(maxTrials=6, parallelism=1)
-    study.wait_for_trials("finished", 1)
-    postgres_server.stop()
-    try:
-        message = study.wait_for_reason("DatabaseUnavailable")
-    finally:
-        postgres_server.start()
-    assert "the study recovers by itself" in message
-    status = study.wait_for("Complete", seconds=200)
-    assert (status["trials"]["finished"], status["trials"]["failed"]) == (6, 0)
 
 
 NOTHING_MOVES = {
