@@ -1,92 +1,16 @@
 """Whatever the controller can write as a status, the API server takes: it would refuse the whole of it for one field."""
 
 from collections.abc import Iterator
-from dataclasses import replace
-from datetime import timedelta
 from typing import Any
 
 import jsonschema
 from hypothesis import given
-from hypothesis import strategies as st
-from tests.support.builders import NOW, a_snapshot, a_spec, a_study, a_trial, a_worker
+from tests.support.statuses import statuses
 
-from tuning_api.contract import Failure, FailureReason
 from tuning_api.crd import crd
-from tuning_api.status import Charts, Reason
-from tuning_operator import decide
-from tuning_operator.decide import report
-from tuning_operator.model import Clock, Ending, Record, Snapshot, Trial, Trouble, Worker, WorkerState
 
 Document = dict[str, Any]
 STATUS: Document = crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"]
-
-OBJECTIVES = [
-    [{"metric": "val_acc", "direction": "maximize"}],
-    [{"metric": "val_loss", "direction": "minimize"}, {"metric": "latency", "direction": "minimize"}],
-    [{"metric": name, "direction": "maximize"} for name in ("a", "b", "c")],
-]
-SPECS = st.builds(
-    lambda objectives, stop_when, **changes: a_spec(
-        objectives=objectives,
-        **({"stopWhen": stop_when} if len(objectives) == 1 and stop_when else {}),
-        **{key: value for key, value in changes.items() if value is not None},
-    ),
-    st.sampled_from(OBJECTIVES),
-    st.sampled_from([None, {"target": 0.5}, {"noImprovementTrials": 2}]),
-    maxTrials=st.integers(1, 40),
-    maxFailedTrials=st.integers(1, 5),
-    timeout=st.sampled_from([None, "1m", "9d"]),
-    maxComputeSeconds=st.sampled_from([None, 1, 10**9]),
-    suspend=st.booleans(),
-    parallelism=st.integers(0, 3),
-    constraints=st.sampled_from([None, [{"metric": "latency", "upper": 50}]]),
-)
-SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
-FAILURES = st.builds(Failure, reason=st.sampled_from(FailureReason), message=st.text(), details=st.none() | st.text())
-TRIALS = st.builds(
-    lambda state, **changes: a_trial(0, state, **changes),
-    st.sampled_from(["WAITING", "RUNNING", "COMPLETE", "PRUNED", "FAIL"]),
-    values=st.lists(st.floats(), max_size=3).map(tuple),
-    is_feasible=st.booleans(),
-    params=st.dictionaries(st.text(min_size=1), SCALARS, max_size=3),
-    failure=st.none() | FAILURES,
-    requeued=st.none() | st.sampled_from(Ending).map(str),
-    retry_of=st.none() | st.integers(0, 5),
-    cancelled=st.booleans(),
-    epochs=st.none() | st.integers(0, 10**6),
-    max_epochs=st.none() | st.integers(0, 10**6),
-)
-TROUBLES = st.builds(Trouble, st.sampled_from(Reason), st.text(max_size=300))
-WORKERS = st.builds(
-    lambda state, running, trouble, number: a_worker(
-        number, state=state, running=running, trouble=trouble, owners=(f"pod-{number}",)
-    ),
-    st.sampled_from(WorkerState),
-    st.booleans(),
-    st.none() | TROUBLES,
-    st.integers(0, 4),
-)
-
-
-@st.composite
-def snapshots(draw: st.DrawFn) -> Snapshot:
-    """Anything that a pass may meet, of which only part makes sense."""
-    spec = draw(SPECS)
-    rows: tuple[Trial, ...] = tuple(
-        replace(trial, number=number, trial_id=number)
-        for number, trial in enumerate(draw(st.lists(TRIALS, max_size=30)))
-    )
-    workers: tuple[Worker, ...] = tuple(draw(st.lists(WORKERS, max_size=3)))
-    now = NOW + timedelta(seconds=draw(st.integers(-1000, 10**6)))
-    study = a_study(spec=spec, generation=draw(st.integers(1, 10**6)))
-    record = Record(
-        stored_spec=None,
-        clock=Clock(draw(st.floats(0, 10**6)), draw(st.none() | st.just(NOW))),
-        trials=rows,
-        importances=draw(st.dictionaries(st.text(), st.floats(0, 1), max_size=3)),
-        warm_started=draw(st.dictionaries(st.text(), st.integers(0, 10**6), max_size=2)),
-    )
-    return replace(a_snapshot(study=study, workers=workers, now=now), record=record)
 
 
 def unknown(document: Any, schema: Document, path: str = "status") -> Iterator[str]:
@@ -104,17 +28,9 @@ def unknown(document: Any, schema: Document, path: str = "status") -> Iterator[s
             yield from unknown(value, child, f"{path}.{name}")
 
 
-@given(snapshots(), st.none() | TROUBLES, st.booleans())
-def test_every_status_is_one_that_the_api_server_takes(
-    snapshot: Snapshot,
-    refusal: Trouble | None,
-    has_charts: bool,  # noqa: FBT001
-) -> None:
+@given(statuses())
+def test_every_status_is_one_that_the_api_server_takes(written: tuple[Document, Document]) -> None:
     """Types, required fields, bounds; and nothing that it would drop. Then the same for a study that is at fault."""
-    charts = Charts(report="https://charts.example/") if has_charts else None
-    status = report.status(snapshot, decide.plan(snapshot), charts=charts, refusal=refusal)
-    study = replace(snapshot.study, status=status)
-    for written in (status, report.status_of_fault(study, Trouble(Reason.INVALID_SPEC, "no"), now=snapshot.now)):
-        document = written.to_document()
+    for document in written:
         jsonschema.validate(document, STATUS)
         assert not [*unknown(document, STATUS)]
