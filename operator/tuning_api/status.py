@@ -121,7 +121,7 @@ class BestTrial(Schema):
 
 
 class Charts(Schema):
-    """Signed links; each opens this study and nothing else."""
+    """Signed links; each opens this study and nothing else, until it ends. Fresh ones come in time: read them here."""
 
     report: str = Field(description="The study's page, live while it runs")
     optimization_history: str | None = None

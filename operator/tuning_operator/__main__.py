@@ -7,6 +7,7 @@ import socket
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any, Literal
 
 import kopf
@@ -91,8 +92,14 @@ def wire(settings: OperatorSettings, metrics: Metrics) -> Controller:
     return Controller(
         executor=executor,
         studies=OptunaStudies(tenancy),
-        links=lambda key: study_links(
-            external_url=settings.charts_url_external, key=signing_key, namespace=key.namespace, study=key.name
+        links=lambda study, now: study_links(
+            study.status.charts,
+            external_url=settings.charts_url_external,
+            key=signing_key,
+            namespace=study.key.namespace,
+            study=study.key.name,
+            lifetime=timedelta(days=settings.charts_link_days),
+            now=now,
         ),
         metrics=metrics,
         pace=Pace(settings.status_seconds),

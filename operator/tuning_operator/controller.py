@@ -22,7 +22,7 @@ from tuning_operator.studies import Studies
 
 logger = logging.getLogger(__name__)
 
-LinkMaker = Callable[[StudyKey], Charts | None]
+LinkMaker = Callable[[Study, datetime], Charts | None]
 
 _WARNINGS = frozenset(
     {
@@ -123,7 +123,7 @@ class Controller:
         )
         plan = decide.plan(snapshot)
         refusal = self._act(snapshot, plan)
-        status = report.status(snapshot, plan, charts=self._links(study.key), refusal=refusal)
+        status = report.status(snapshot, plan, charts=self._links(study, snapshot.now), refusal=refusal)
         self._metrics.observe(study.key, snapshot, status)
         self._write(study, status)
 
@@ -166,7 +166,9 @@ class Controller:
         return None
 
     def _report_fault(self, study: Study, trouble: Trouble) -> None:
-        self._write(study, report.status_of_fault(study, trouble, now=datetime.now(UTC)))
+        now = datetime.now(UTC)
+        charts = self._links(study, now) if study.status.charts else None
+        self._write(study, report.status_of_fault(study, trouble, charts=charts, now=now))
 
     def _write(self, study: Study, status: StudyStatus) -> None:
         """Write the status once, if it is worth a write; then tell of transitions."""

@@ -1,7 +1,8 @@
 """What Kopf calls. Each handler only says which study wants a pass; the pass reads everything anew.
 
 Events are hints: a study that was created or changed, a Job that began or ended. A timer looks at running studies, since
-trials end in the database and no event tells of it. Neither writes through Kopf: the status has one writer.
+trials end in the database and no event tells of it; another one looks at ended studies now and then, whose links end.
+Neither writes through Kopf: the status has one writer.
 """
 
 import asyncio
@@ -26,6 +27,8 @@ logger = logging.getLogger(__name__)
 STUDIES = (GROUP, VERSION, PLURAL)
 JOBS = ("batch", "v1", "jobs")  # NB: never 'jobs' alone: ambiguous as soon as a CRD has that plural
 TERMINAL = frozenset({Phase.COMPLETE, Phase.FAILED})
+ENDED_SECONDS = 3600
+"""How often a study that has ended is looked at: only its chart links need it, and they are good for days."""
 RELEASE_SECONDS = 300
 """How long a deletion waits for a database that is away; then it lets go and says what was left behind."""
 
@@ -79,6 +82,16 @@ def register(
         when=lambda status, **_: status.get("phase") not in TERMINAL,
     )
     async def study_is_due(body: kopf.Body, **_: Any) -> None:
+        await flight.run(_key(body))
+
+    @kopf.timer(
+        *STUDIES,
+        registry=registry,
+        interval=ENDED_SECONDS,
+        initial_delay=lambda **_: random.uniform(0, ENDED_SECONDS),  # noqa: S311
+        when=lambda status, **_: status.get("phase") in TERMINAL,
+    )
+    async def ended_study_is_due(body: kopf.Body, **_: Any) -> None:
         await flight.run(_key(body))
 
     @kopf.on.event(*JOBS, registry=registry, labels={naming.LABEL_MANAGED_BY: naming.MANAGED_BY})

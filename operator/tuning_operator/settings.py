@@ -98,6 +98,8 @@ class OperatorSettings(DatabaseSettings):
     """Names of Secrets, comma-separated."""
     charts_url_external: str = Field(default="http://localhost:8000", validation_alias="TUNING_CHARTS_URL")
     """Where people reach the charts server; the start of every link."""
+    charts_link_days: float = Field(default=7, gt=0, le=3650)
+    """How long a link is good; the status gets a fresh one when half of that is over."""
     namespaces: Annotated[tuple[str, ...], NoDecode] = ()
     """The namespaces to watch, comma-separated; empty: all."""
     resync_seconds: float = Field(default=5, gt=0)

@@ -157,6 +157,12 @@ def test_links_start_where_people_reach_the_charts_server(
     assert read("operator", SCENARIOS[scenario], monkeypatch).charts_url_external == url
 
 
+def test_links_are_good_for_as_long_as_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In days; a week where nothing is."""
+    assert read("operator", SCENARIOS["defaults"], monkeypatch).charts_link_days == 7
+    assert read("operator", {"charts": {"linkDays": 30}}, monkeypatch).charts_link_days == 30
+
+
 def test_lists_and_images_arrive_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lists travel comma-separated."""
     values = {"watchNamespaces": ["research", "team-vision"], "imagePullSecrets": ["a", "b"]}

@@ -178,6 +178,8 @@ def test_the_schema_is_strict_and_explains_itself(path: str, schema: Document) -
         ({"charts": {"nodeSelector": {"gpu": True}}}, "at '/charts/nodeSelector/gpu': got boolean, want string"),
         ({"charts": {"externalUrl": "tuning.example.com"}}, "at '/charts/externalUrl'"),
         ({"charts": {"ingress": {"host": "https://tuning.example.com"}}}, "at '/charts/ingress/host'"),
+        ({"charts": {"linkDays": 0}}, "at '/charts/linkDays': minimum"),
+        ({"charts": {"linkDays": 0.5}}, "at '/charts/linkDays': got number, want integer"),
         ({"charts": {"replicas": -1}}, "at '/charts/replicas': minimum"),
         ({"charts": {"service": {"port": 0}}}, "at '/charts/service/port': minimum"),
         ({"crds": False}, "at '/crds': got boolean, want object"),

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -34,6 +35,8 @@ from tuning_operator.charts.summary import subject
 from tuning_operator.errors import DatabaseUnavailable
 
 KEY = "a signing key"
+END = int(NOW.timestamp()) + 3600
+"""Of all links."""
 MILLISECONDS = 30_000
 WIDE, PHONE = {"width": 1360, "height": 900}, {"width": 390, "height": 844}
 FOUR = list(CHARTS)[:4]
@@ -69,7 +72,7 @@ class Site:
 
     def url(self, study: str, chart: str = "") -> str:
         """The signed link of a study."""
-        return self.origin + study_path(key=KEY, namespace="research", study=study) + chart
+        return self.origin + study_path(key=KEY, namespace="research", study=study, end=END) + chart
 
 
 @pytest.fixture(scope="module")
@@ -289,6 +292,19 @@ def test_a_page_that_lost_its_server_says_so_and_comes_back(visitor: Visitor) ->
         visitor.site.shelf.is_away = False
     expect(page.locator("#live")).to_have_text("Live")
     visitor.complaints = [words for words in visitor.complaints if "503" not in words]
+
+
+def test_a_page_that_is_open_when_its_link_ends_says_so(visitor: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last numbers stay on the screen, nothing is asked for any more, and a reload says how to go on."""
+    page = visitor.open("digits")
+    expect(page.locator("#live")).to_have_text("Live")
+    monkeypatch.setattr(server, "_now", lambda: datetime.fromtimestamp(END, UTC))
+    expect(page.locator("#live")).to_have_text("This link has ended: reload to see how to get another")
+    expect(page.locator("#summary")).to_contain_text("Best value")
+    page.reload()
+    expect(page.locator("h1")).to_have_text("This link has ended")
+    expect(page.locator("pre").first).to_have_text("tuningstudy open digits -n research")
+    visitor.complaints = [words for words in visitor.complaints if "410" not in words]
 
 
 def test_a_page_that_was_opened_without_the_database_reloads_itself(visitor: Visitor) -> None:

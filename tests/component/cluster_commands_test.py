@@ -34,6 +34,7 @@ from tests.support.process_kubelet import ProcessKubelet
 from tests.support.wait import wait_until
 
 from tuning_operator.charts.figures import CHARTS as FIGURES
+from tuning_operator.charts.links import study_path
 from tuning_operator.cli import plugin
 from tuning_operator.cli.__main__ import main
 from tuning_operator.remote.charts import link_of, service_of
@@ -171,7 +172,11 @@ def _the_page_opens(gateway: Gateway, study: Document) -> None:
         again = urllib3.request("GET", page + "data", headers={"If-None-Match": asked.headers["ETag"]})
         forged = urllib3.request("GET", page.replace("/slope/", "/other/"))
         elsewhere = urllib3.request("GET", f"{relay.url}/readyz")
-        assert (again.status, forged.status, elsewhere.status) == (304, 404, 404)
+        namespace = study["metadata"]["namespace"]
+        ended = urllib3.request(
+            "GET", relay.url + study_path(key=SIGNING_KEY, namespace=namespace, study="slope", end=1)
+        )
+        assert (again.status, forged.status, elsewhere.status, ended.status) == (304, 404, 404, 410)
         relay.shutdown()
 
 

@@ -34,7 +34,7 @@ class System:
         self.controller = Controller(
             executor=self.executor,
             studies=self.studies,
-            links=lambda _: Charts(report="https://charts.example/"),
+            links=lambda *_: Charts(report="https://charts.example/"),
             metrics=Metrics(),
             pace=Pace(0),
         )

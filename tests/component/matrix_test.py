@@ -105,7 +105,7 @@ def test_without_a_cluster(sampler: SamplerType, tmp_path: Path, monkeypatch: py
     controller = Controller(
         executor=executor,
         studies=OptunaStudies(database),
-        links=lambda _: None,
+        links=lambda *_: None,
         metrics=Metrics(),
         pace=Pace(status_seconds=0),
     )

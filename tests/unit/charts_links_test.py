@@ -1,54 +1,119 @@
-"""Signed links: whoever has one may open one study, and nothing else."""
+"""Signed links: whoever has one may open one study until it ends, and nothing else."""
+
+from datetime import timedelta
 
 import pytest
+from tests.support.builders import NOW
 
-from tuning_operator.charts.links import is_signed, sign, study_links, study_path
+from tuning_api.status import Charts
+from tuning_operator.charts.links import end_of, study_links, study_path, ticket
 from tuning_operator.database import role_password
 
 KEY = "a signing key"
-SIGNATURE = sign(key=KEY, namespace="research", study="digits")
+END = 1_800_000_000
+TICKET = ticket(key=KEY, namespace="research", study="digits", end=END)
+SIGNATURE = TICKET.partition(".")[2]
+OF_ANOTHER_END = ticket(key=KEY, namespace="research", study="digits", end=END - 1).partition(".")[2]
 
 FORGERIES = {
-    "another study": (SIGNATURE, KEY, "research", "glosses"),
-    "another namespace": (SIGNATURE, KEY, "other", "digits"),
-    "another key": (SIGNATURE, "another key", "research", "digits"),
-    "a shorter signature": (SIGNATURE[:-1], KEY, "research", "digits"),
-    "a longer signature": (SIGNATURE + "A", KEY, "research", "digits"),
-    "no signature": ("", KEY, "research", "digits"),
-    "letters of other alphabets": ("ü" * len(SIGNATURE), KEY, "research", "digits"),
-    "a signature of nothing": (sign(key=KEY, namespace="", study=""), KEY, "research", "digits"),
-    "the names in another order": (sign(key=KEY, namespace="digits", study="research"), KEY, "research", "digits"),
-    "a signature in other letters": (SIGNATURE.swapcase(), KEY, "research", "digits"),
-    "a signature with its padding": (SIGNATURE + "=", KEY, "research", "digits"),
-    "a worker's password": (role_password(KEY, "research/digits"), KEY, "research", "digits"),
-    "the two names run together otherwise": (SIGNATURE, KEY, "researchd", "igits"),
+    "another study": (TICKET, KEY, "research", "glosses"),
+    "another namespace": (TICKET, KEY, "other", "digits"),
+    "another key": (TICKET, "another key", "research", "digits"),
+    "a shorter signature": (TICKET[:-1], KEY, "research", "digits"),
+    "a longer signature": (TICKET + "A", KEY, "research", "digits"),
+    "nothing": ("", KEY, "research", "digits"),
+    "an end without a signature": (f"{END}.", KEY, "research", "digits"),
+    "a signature without an end": (SIGNATURE, KEY, "research", "digits"),
+    "a later end": (f"{END + 1}.{SIGNATURE}", KEY, "research", "digits"),
+    "the same end, written otherwise": (f"0{END}.{SIGNATURE}", KEY, "research", "digits"),
+    "an end in other digits": (f"{END}.{SIGNATURE}".replace("8", "٨", 1), KEY, "research", "digits"),
+    "an end that is no number": (f"never.{SIGNATURE}", KEY, "research", "digits"),
+    "the signature of another end": (f"{END}.{OF_ANOTHER_END}", KEY, "research", "digits"),
+    "letters of other alphabets": ("ü" * len(TICKET), KEY, "research", "digits"),
+    "a ticket of nothing": (ticket(key=KEY, namespace="", study="", end=END), KEY, "research", "digits"),
+    "the names in another order": (
+        ticket(key=KEY, namespace="digits", study="research", end=END),
+        KEY,
+        "research",
+        "digits",
+    ),
+    "a signature in other letters": (f"{END}.{SIGNATURE.swapcase()}", KEY, "research", "digits"),
+    "a signature with its padding": (TICKET + "=", KEY, "research", "digits"),
+    "a worker's password": (f"{END}.{role_password(KEY, f'{END}/research/digits')}", KEY, "research", "digits"),
+    "the two names run together otherwise": (TICKET, KEY, "researchd", "igits"),
+    "a name that has moved into the end": (f"{END}/research.{SIGNATURE}", KEY, "digits", ""),
 }
 
 
-@pytest.mark.parametrize(("signature", "key", "namespace", "study"), FORGERIES.values(), ids=FORGERIES)
-def test_a_signature_is_refused_for(signature: str, key: str, namespace: str, study: str) -> None:
-    """It is good for one study under one key."""
-    assert not is_signed(signature, key=key, namespace=namespace, study=study)
+@pytest.mark.parametrize(("forged", "key", "namespace", "study"), FORGERIES.values(), ids=FORGERIES)
+def test_a_ticket_is_refused_for(forged: str, key: str, namespace: str, study: str) -> None:
+    """It is good for one study, until one moment, under one key."""
+    assert end_of(forged, key=key, namespace=namespace, study=study) is None
 
 
-def test_a_signature_is_accepted_for_its_study() -> None:
+def test_a_ticket_is_accepted_for_its_study() -> None:
     """Any server with the key can tell, and nothing is stored."""
-    assert is_signed(SIGNATURE, key=KEY, namespace="research", study="digits")
+    assert end_of(TICKET, key=KEY, namespace="research", study="digits") == END
+
+
+WEEK = timedelta(days=7)
+
+
+def links(old: Charts | None = None, *, after: timedelta = timedelta(), lifetime: timedelta = WEEK) -> Charts:
+    return study_links(
+        old,
+        external_url="https://charts.example/tuning/",
+        key=KEY,
+        namespace="research",
+        study="digits",
+        lifetime=lifetime,
+        now=NOW + after,
+    )
 
 
 def test_the_status_has_a_link_for_the_page_and_one_for_each_of_four_charts() -> None:
-    """Below one another, so that one signature opens all five."""
-    links = study_links(external_url="https://charts.example/tuning/", key=KEY, namespace="research", study="digits")
-    report = f"https://charts.example/tuning/studies/research/digits/{SIGNATURE}/"
+    """Below one another, so that one ticket opens all five."""
+    signed = ticket(key=KEY, namespace="research", study="digits", end=int((NOW + WEEK).timestamp()))
+    report = f"https://charts.example/tuning/studies/research/digits/{signed}/"
     assert {
         "report": report,
         "optimizationHistory": report + "optimization-history",
         "paramImportances": report + "param-importances",
         "parallelCoordinate": report + "parallel-coordinate",
         "slice": report + "slice",
-    } == links.to_document()
+    } == links().to_document()
+
+
+SECOND = timedelta(seconds=1)
+OLD = {
+    "a moment later": (links(), SECOND, True),
+    "a second before half of its time is over": (links(), WEEK / 2 - SECOND, True),
+    "when half of its time is over": (links(), WEEK / 2, False),
+    "after its end": (links(), WEEK * 3, False),
+    "when the lifetime was shortened": (links(lifetime=WEEK * 10), SECOND, False),
+    "when the clock was set back": (links(after=SECOND * 2), SECOND, False),
+    "when an older version wrote it": (
+        Charts(report="https://charts.example/studies/research/digits/x/"),
+        SECOND,
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize(("old", "after", "stays"), OLD.values(), ids=OLD)
+def test_a_link_stays_until_half_of_its_time_is_over(old: Charts, after: timedelta, *, stays: bool) -> None:
+    """A status is written for it twice in a lifetime, and what is read there is good for half of one at least."""
+    fresh = links(after=after)
+    assert links(old, after=after) == (old if stays else fresh)
+    assert fresh != old
+
+
+def test_a_link_under_an_old_key_or_address_is_replaced() -> None:
+    """Whoever changes either wants all links changed; their end stays."""
+    old = Charts(report=links().report.replace("charts.example", "old.example").replace(SIGNATURE[:5], "XXXXX"))
+    assert links(old, after=SECOND) == links()
 
 
 def test_names_are_quoted_in_a_path() -> None:
     """Kubernetes' names need no quoting, and this does not rely on it."""
-    assert study_path(key=KEY, namespace="a b", study="x/y?").startswith("/studies/a%20b/x%2Fy%3F/")
+    assert study_path(key=KEY, namespace="a b", study="x/y?", end=END).startswith("/studies/a%20b/x%2Fy%3F/")

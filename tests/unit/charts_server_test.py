@@ -8,6 +8,7 @@ import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 from typing import Any
 
@@ -41,7 +42,9 @@ from tuning_operator.charts.summary import subject
 from tuning_operator.errors import DatabaseUnavailable
 
 KEY = "a signing key"
-PATH = study_path(key=KEY, namespace="research", study="digits")
+END = int(datetime.now(UTC).timestamp()) + 3600
+"""Of the links: an hour from now."""
+PATH = study_path(key=KEY, namespace="research", study="digits", end=END)
 PAGES = ("", "data", "figures", "report.html", "trials.json", *CHARTS)
 Client = TestClient[Any, Any]
 
@@ -112,13 +115,16 @@ def test_a_signed_link_opens_every_page_of_its_study(page: str) -> None:
 
 
 FOREIGN = {
-    "another study's signature": study_path(key=KEY, namespace="research", study="glosses").replace(
+    "another study's signature": study_path(key=KEY, namespace="research", study="glosses", end=END).replace(
         "glosses", "digits"
     ),
-    "another key": study_path(key="another key", namespace="research", study="digits"),
+    "another key": study_path(key="another key", namespace="research", study="digits", end=END),
+    "a later end": PATH.replace(str(END), str(END + 1)),
+    "a forged link that would have ended": study_path(key="another key", namespace="research", study="digits", end=1),
+    "a link without an end": PATH.replace(f"{END}.", ""),
     "no signature": "/studies/research/digits/x/",
     "bytes that are no text": "/studies/research/digits/%ff%fe/",
-    "a study that does not exist": study_path(key=KEY, namespace="research", study="gone"),
+    "a study that does not exist": study_path(key=KEY, namespace="research", study="gone", end=END),
     "a chart that does not exist": PATH + "pie",
     "an unknown path": "/",
     "a file that does not exist": "/static/abc/page.js",
@@ -139,6 +145,38 @@ def test_every_refusal_is_the_same_page(path: str) -> None:
     assert (answer.status, other.status) == (404, 404)
     assert without_roots(text) == without_roots(expected)
     assert "This link opens no study" in text
+
+
+ENDED = {
+    "a second before": (-1, 200),
+    "at that moment": (0, 410),
+    "a second after": (1, 410),
+    "years after": (10**8, 410),
+}
+
+
+@pytest.mark.parametrize("page", ["", *PAGES])
+@pytest.mark.parametrize(("seconds", "status"), ENDED.values(), ids=ENDED)
+def test_a_link_opens_nothing_from_its_end_on(
+    page: str, seconds: int, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the server's clock, and before anything is loaded."""
+    monkeypatch.setattr(server, "_now", lambda: datetime.fromtimestamp(END + seconds, UTC))
+    source = FakeSource()
+    answer, _ = fetch(PATH + page, source=source)
+    assert (answer.status, source.loads) == (status, 1 if status == 200 else 0)
+
+
+def test_whoever_had_a_link_is_told_that_it_has_ended_and_how_to_get_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same for a study that is there and one that is not; and another link that was renewed goes on."""
+    monkeypatch.setattr(server, "_now", lambda: datetime.fromtimestamp(END, UTC))
+    gone = study_path(key=KEY, namespace="research", study="gone", end=END)
+    pages = [Read(fetch(path)[1]).text for path in (PATH, PATH.rstrip("/"), gone)]
+    assert all("This link has ended" in page for page in pages)
+    assert "tuningstudy open digits -n research" in pages[0]
+    assert "kubectl get tuningstudy digits -n research -o jsonpath='{.status.charts.report}'" in pages[0]
+    assert pages[2].replace("gone", "digits") == pages[0] == pages[1]
+    assert fetch(study_path(key=KEY, namespace="research", study="digits", end=END + 1))[0].status == 200
 
 
 OVERSIZED = {

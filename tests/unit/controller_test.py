@@ -1,6 +1,7 @@
 """The controller's pass, interrupted wherever it writes, and paced in what it writes."""
 
 from collections.abc import Callable
+from datetime import datetime
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +14,7 @@ from tuning_api.status import Charts, ConditionStatus, ConditionType, Phase, Rea
 from tuning_operator.controller import Controller, Pace
 from tuning_operator.errors import Conflict, DatabaseUnavailable, Refused
 from tuning_operator.metrics import Metrics
-from tuning_operator.model import Ending, StudyKey, TrialState
+from tuning_operator.model import Ending, Study, StudyKey, TrialState
 
 KEY = StudyKey("research", "digits")
 
@@ -26,6 +27,7 @@ class System:
         self.executor = MemoryExecutor(self.fuse, spec)
         self.studies = MemoryStudies(self.fuse)
         self.metrics = Metrics()
+        self.link = "https://charts.example/"
         self.restart(status_seconds=status_seconds)
 
     def restart(self, *, status_seconds: float = 0) -> None:
@@ -33,10 +35,14 @@ class System:
         self.controller = Controller(
             executor=self.executor,
             studies=self.studies,
-            links=lambda _: Charts(report="https://charts.example/"),
+            links=self.links,
             metrics=self.metrics,
             pace=Pace(status_seconds),
         )
+
+    def links(self, _study: Study, _now: datetime) -> Charts:
+        """The links that a status should have now."""
+        return Charts(report=self.link)
 
     def reconcile(self) -> None:
         """One pass."""
@@ -141,6 +147,39 @@ def test_a_database_that_is_away_becomes_a_condition() -> None:
     assert (progressing.status, progressing.reason) == (ConditionStatus.FALSE, Reason.DATABASE_UNAVAILABLE)
     assert "connection refused" in progressing.message
     assert [reason for reason, _ in system.executor.told].count(Reason.DATABASE_UNAVAILABLE) == 1
+
+
+def test_a_link_is_renewed_in_one_write_also_when_the_study_has_ended() -> None:
+    """No event for it, and nothing else is touched."""
+    system = System(a_spec(maxTrials=1))
+    while system.executor.status.phase is not Phase.COMPLETE:
+        system.reconcile()
+        system.work(lambda: "claim")
+        system.work(lambda: "finish")
+    system.reconcile()
+    before, written, told = system.executor.status, system.executor.statuses_written, len(system.executor.told)
+    system.link = "https://charts.example/fresh/"
+    for _ in range(3):
+        system.reconcile()
+    assert system.executor.status == before.model_copy(update={"charts": Charts(report=system.link)})
+    assert (system.executor.statuses_written, len(system.executor.told)) == (written + 1, told)
+
+
+@pytest.mark.parametrize(("has_links", "expected"), [(True, "https://charts.example/fresh/"), (False, None)])
+def test_a_study_at_fault_keeps_a_link_that_is_good_if_it_has_one(*, has_links: bool, expected: str | None) -> None:
+    """Its trials are there to be looked at; a study that was never opened has no page."""
+    system = System(a_spec())
+    if has_links:
+        system.reconcile()
+
+    def away() -> None:
+        raise DatabaseUnavailable("connection refused")
+
+    system.studies.is_away = away
+    system.link = "https://charts.example/fresh/"
+    system.reconcile()
+    charts = system.executor.status.charts
+    assert (charts.report if charts else None) == expected
 
 
 def test_a_status_that_somebody_else_changed_is_left_to_the_next_pass() -> None:

@@ -49,7 +49,7 @@ def test_every_manifest_ends_in_a_condition_and_the_controller_comes_to_rest(spe
     controller = Controller(
         executor=executor,
         studies=MemoryStudies(Fuse()),
-        links=lambda _: Charts(report="https://charts.example/"),
+        links=lambda *_: Charts(report="https://charts.example/"),
         metrics=Metrics(),
         pace=Pace(0),
     )

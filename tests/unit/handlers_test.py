@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import kopf
@@ -10,6 +11,7 @@ import pytest
 
 from tuning_operator import framework, handlers
 from tuning_operator.handlers import SingleFlight
+from tuning_operator.metrics import Metrics
 from tuning_operator.model import StudyKey
 
 KEY = StudyKey("research", "digits")
@@ -84,6 +86,21 @@ BODIES = {
 def test_only_what_asks_for_something_new_gets_a_pass(body: dict[str, Any], *, wanted: bool) -> None:
     """Our own writes come back as events, and must not feed themselves."""
     assert handlers._wants_a_pass(kopf.Body(body)) is wanted
+
+
+PACES = {"": 5, "Pending": 5, "Running": 5, "Suspended": 5, "Complete": 3600, "Failed": 3600}
+
+
+@pytest.mark.parametrize(("phase", "seconds"), PACES.items(), ids=lambda value: str(value) or "no phase yet")
+def test_every_study_is_looked_at_by_one_timer(phase: str, seconds: float) -> None:
+    """One that runs, since trials end in the database; one that has ended, since its links end."""
+    registry = kopf.OperatorRegistry()
+    controller: Any = SimpleNamespace(reconcile=lambda _: None)
+    with ThreadPoolExecutor(1) as pool:
+        handlers.register(registry, controller=controller, metrics=Metrics(), pool=pool, resync_seconds=5)
+    timers: list[Any] = list(registry._spawning._handlers)
+    due = [timer.interval for timer in timers if timer.when(status={"phase": phase} if phase else {})]
+    assert due == [seconds]
 
 
 def test_a_job_leads_to_its_study() -> None:

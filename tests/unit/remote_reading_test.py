@@ -13,7 +13,7 @@ from tuning_operator.cli.remote_results import described
 from tuning_operator.cli.submit import in_one_line
 from tuning_operator.local.errors import BadInputError
 from tuning_operator.local.progress import progress
-from tuning_operator.remote.charts import link_of
+from tuning_operator.remote.charts import link_of, refusal
 from tuning_operator.remote.links import Service, page_path, service_in
 from tuning_operator.remote.relay import may_pass
 from tuning_operator.remote.trial_lines import TrialFilter, lines_of
@@ -118,6 +118,12 @@ def test_a_study_without_a_link_is_one_that_nobody_has_looked_at() -> None:
     """Said, instead of a page that does not exist."""
     with pytest.raises(BadInputError, match="study digits has no link yet: the operator has not looked at it"):
         link_of({"metadata": {"name": "digits"}})
+
+
+def test_a_link_that_has_ended_in_the_status_is_a_question_about_the_operator() -> None:
+    """It would have renewed it; the page's advice to read the status again would go in a circle."""
+    words = refusal(410, b"<!doctype html>", Service("system", "release-charts"))
+    assert words.endswith("the operator, which renews it, has not done so; does it run?")
 
 
 def test_trials_arrive_as_they_were_sent() -> None:

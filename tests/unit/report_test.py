@@ -120,7 +120,7 @@ def test_an_invalid_spec_keeps_what_was_known() -> None:
     """An edit that is refused must not wipe the best parameters."""
     known = status_of(a_snapshot(trials=trials("COMPLETE")))
     study = a_study(status=known, generation=2)
-    status = report.status_of_fault(study, Trouble(Reason.INVALID_SPEC, "spec.sampler.type grid"), now=NOW)
+    status = report.status_of_fault(study, Trouble(Reason.INVALID_SPEC, "spec.sampler.type grid"), charts=None, now=NOW)
     assert (known.best, 2) == (status.best, status.observed_generation)
     assert condition(status, ConditionType.READY).reason is Reason.INVALID_SPEC
 
@@ -136,14 +136,18 @@ def test_a_study_that_ended_and_is_changed_while_the_database_is_away_is_not_cal
     """`kubectl wait` would end at once after maxTrials was raised."""
     spent = trials(*["COMPLETE"] * a_spec().max_trials)
     study = a_study(status=status_of(a_snapshot(trials=spent)), generation=generation)
-    status = report.status_of_fault(study, Trouble(Reason.DATABASE_UNAVAILABLE, "connection refused"), now=NOW)
+    status = report.status_of_fault(
+        study, Trouble(Reason.DATABASE_UNAVAILABLE, "connection refused"), charts=None, now=NOW
+    )
     assert (status.phase, condition(status, ConditionType.COMPLETE).status) == (phase, complete)
 
 
 def test_a_database_that_is_away_does_not_take_back_ready() -> None:
     """Flux and Argo CD would roll back a study that only waits."""
     study = a_study(status=status_of(a_snapshot()))
-    status = report.status_of_fault(study, Trouble(Reason.DATABASE_UNAVAILABLE, "connection refused"), now=NOW)
+    status = report.status_of_fault(
+        study, Trouble(Reason.DATABASE_UNAVAILABLE, "connection refused"), charts=None, now=NOW
+    )
     assert condition(status, ConditionType.READY).status is ConditionStatus.TRUE
     assert condition(status, ConditionType.PROGRESSING).reason is Reason.DATABASE_UNAVAILABLE
 

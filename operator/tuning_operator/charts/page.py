@@ -92,9 +92,13 @@ def chart_page(data: StudyData, *, now: datetime, figures_version: str, chart: s
     return _render("chart.html", study=said, chart=chart, charts=charts, figures_version=figures_version, root=ROOT)
 
 
-def message_page(*, title: str, message: str, root: str, reload_seconds: int | None = None) -> str:
-    """A page with nothing but a sentence; one that may become better asks again by itself."""
-    return _render("message.html", title=title, message=message, root=root, reload_seconds=reload_seconds)
+def message_page(
+    *, title: str, message: str, root: str, commands: tuple[str, ...] = (), reload_seconds: int | None = None
+) -> str:
+    """A page with nothing but a sentence, and commands to try; one that may become better asks again by itself."""
+    return _render(
+        "message.html", title=title, message=message, commands=commands, root=root, reload_seconds=reload_seconds
+    )
 
 
 def _said(data: StudyData, *, now: datetime) -> tuple[Summary, Table]:

@@ -1,7 +1,8 @@
 """The charts server's HTTP: who may see what, and how it is cached.
 
-A signature is verified before anything is loaded, and every refusal is the same 404, so that nobody learns which studies
-exist. All of a page comes from this server, and the Content-Security-Policy holds browsers to it.
+A ticket is verified before anything is loaded, and every refusal is the same 404, so that nobody learns which studies
+exist; only a ticket that was good once is told that it has ended. All of a page comes from this server, and the
+Content-Security-Policy holds browsers to it.
 """
 
 import asyncio
@@ -21,7 +22,7 @@ from sqlalchemy.engine import URL
 from tuning_operator.charts import page
 from tuning_operator.charts.assets import assets
 from tuning_operator.charts.figures import charts_of
-from tuning_operator.charts.links import is_signed
+from tuning_operator.charts.links import end_of
 from tuning_operator.charts.renderer import Renderer, figures_version
 from tuning_operator.charts.source import PostgresSource, StudyData, StudySource
 from tuning_operator.charts.summary import subject
@@ -81,7 +82,7 @@ def create_app(*, source: StudySource, signing_key: str, renderer: Renderer | No
     app[LOADER] = Loader(source)
     app[SIGNING_KEY] = signing_key
     app[RENDERER] = renderer or Renderer()
-    prefix = "/studies/{namespace}/{study}/{signature}/"
+    prefix = "/studies/{namespace}/{study}/{ticket}/"
     app.add_routes(
         [
             web.get(prefix, _study),
@@ -134,7 +135,7 @@ async def _chart(request: web.Request) -> web.Response:
 async def _with_slash(request: web.Request) -> web.Response:
     _verify(request)
     # Relative: the server may be served below a path that it does not know.
-    return web.Response(status=308, headers={"Location": request.match_info["signature"] + "/"})
+    return web.Response(status=308, headers={"Location": request.match_info["ticket"] + "/"})
 
 
 async def _data(request: web.Request) -> web.Response:
@@ -175,10 +176,14 @@ def _verify(request: web.Request) -> tuple[str, str]:
 
     Raises:
         web.HTTPNotFound: it is not signed for this study.
+        web.HTTPGone: it was, and has ended.
     """
-    namespace, study, signature = (request.match_info[name] for name in ("namespace", "study", "signature"))
-    if not is_signed(signature, key=request.app[SIGNING_KEY], namespace=namespace, study=study):
+    namespace, study, ticket = (request.match_info[name] for name in ("namespace", "study", "ticket"))
+    end = end_of(ticket, key=request.app[SIGNING_KEY], namespace=namespace, study=study)
+    if end is None:
         raise web.HTTPNotFound
+    if end <= _now().timestamp():
+        raise web.HTTPGone
     return namespace, study
 
 
@@ -240,6 +245,8 @@ async def _finish(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 
 def _refusal(request: web.Request, error: web.HTTPException) -> web.Response:
+    if error.status == web.HTTPGone.status_code:
+        return _ended(request)
     if error.status != web.HTTPNotFound.status_code:
         return web.Response(text=f"{error.reason}\n", status=error.status)
     text = page.message_page(
@@ -251,6 +258,21 @@ def _refusal(request: web.Request, error: web.HTTPException) -> web.Response:
         root=_root(request),
     )
     return _html(text, status=404)
+
+
+def _ended(request: web.Request) -> web.Response:
+    """What opens the study again, for those who may read it; whether it is still there is not looked up."""
+    study = f"{request.match_info['study']} -n {request.match_info['namespace']}"
+    text = page.message_page(
+        title="This link has ended",
+        message="Links to a study's page end after some days. Its status has one that is good, which these open and print:",
+        commands=(
+            f"tuningstudy open {study}",
+            f"kubectl get tuningstudy {study} -o jsonpath='{{.status.charts.report}}'",
+        ),
+        root=_root(request),
+    )
+    return _html(text, status=410)
 
 
 def _unavailable(request: web.Request) -> web.Response:

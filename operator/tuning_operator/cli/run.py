@@ -142,7 +142,7 @@ def _wire(place: Place, database: OneDatabase, *, parallelism: int | None, view:
         key=place.key,
         place=place,
         controller=Controller(
-            executor=executor, studies=studies, links=lambda _: None, metrics=Metrics(), pace=Pace(status_seconds=0)
+            executor=executor, studies=studies, links=lambda *_: None, metrics=Metrics(), pace=Pace(status_seconds=0)
         ),
         executor=executor,
         studies=studies,

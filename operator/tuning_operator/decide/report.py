@@ -109,11 +109,12 @@ def status(snapshot: Snapshot, plan: Plan, *, charts: Charts | None, refusal: Tr
     )
 
 
-def status_of_fault(study: Study, trouble: Trouble, *, now: datetime) -> StudyStatus:
+def status_of_fault(study: Study, trouble: Trouble, *, charts: Charts | None, now: datetime) -> StudyStatus:
     """The status of a study that could not be observed: its spec is invalid, or its database is away.
 
-    What was known stays as it was; only the conditions, the message and (before anything ran) the phase change. Of a
-    spec that was changed meanwhile, such as a raised maxTrials, nobody knows yet whether the study has ended.
+    What was known stays as it was; only the conditions, the message, the links (they end) and (before anything ran) the
+    phase change. Of a spec that was changed meanwhile, such as a raised maxTrials, nobody knows yet whether the study has
+    ended.
     """
     old = study.status
     is_known = study.generation == old.observed_generation
@@ -136,6 +137,7 @@ def status_of_fault(study: Study, trouble: Trouble, *, now: datetime) -> StudySt
             "observed_generation": study.generation,
             "phase": old.phase if old.phase and (is_known or old.phase not in _ENDED) else Phase.PENDING,
             "message": trouble.message,
+            "charts": charts,
             "conditions": _conditions(verdicts, study=study, now=now, old=old),
         }
     )

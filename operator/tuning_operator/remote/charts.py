@@ -18,6 +18,8 @@ from tuning_operator.local.progress import Progress
 from tuning_operator.remote.gateway import PAGE_SECONDS, Gateway
 from tuning_operator.remote.links import CHARTS_SELECTOR, Service, page_path, service_in
 
+_HAS_ENDED = "the link in the study's status has ended: the operator, which renews it, has not done so; does it run?"
+
 
 def link_of(study: Document) -> str:
     """The link of a study's page.
@@ -94,6 +96,8 @@ def refusal(status: int, payload: bytes, service: Service) -> str:
             f"{cluster.error_of(status, payload)}: ask for the right to get services/proxy {service.resource}"
             f" in namespace {service.namespace} (docs/operations.md)"
         )
+    if status == HTTPStatus.GONE:
+        return _HAS_ENDED
     if payload.lstrip().startswith(b"<"):
         return f"the charts server answers {status}: see the page in the study's status (status.charts.report)"
     return f"the charts server cannot be reached by the API server: {cluster.error_of(status, payload)}"
@@ -107,6 +111,8 @@ def _fetch_directly(link: str) -> bytes:
             payload: bytes = answer.read()
             return payload
     except (urllib.error.URLError, OSError) as error:
+        if isinstance(error, urllib.error.HTTPError) and error.code == HTTPStatus.GONE:
+            raise BadInputError(_HAS_ENDED) from error
         raise BadInputError(
             f"{link}: cannot be reached from here: {error}; --operator-namespace goes by the API server"
         ) from error

@@ -7,7 +7,7 @@ CHARTS_SELECTOR = "app.kubernetes.io/part-of=tuningstudy,app.kubernetes.io/compo
 PORT = "http"
 """Name of the Service's port, in the chart."""
 _SEGMENTS = 4
-"""Of a study's page: studies, namespace, study, signature (`charts.links`)."""
+"""Of a study's page: studies, namespace, study, ticket (`charts.links`)."""
 
 
 @dataclass(frozen=True)

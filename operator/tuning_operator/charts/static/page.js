@@ -2,12 +2,20 @@
 "use strict";
 (() => {
   const POLL = 4000;
+  const ENDED = 410; // the link, see server.py
   const POLL_OF_A_FINISHED_STUDY = 60000; // it may be resumed with a larger budget
   const live = document.getElementById("live");
   const summary = document.getElementById("summary");
   const table = document.getElementById("trials");
   const heads = table ? [...table.tHead.rows[0].cells] : [];
-  const state = { figures: {}, version: null, etag: null, sort: { column: 0, descending: true } };
+  const state = { figures: {}, version: null, etag: null, hasEnded: false, sort: { column: 0, descending: true } };
+
+  async function ask(file, options) {
+    const answer = await fetch(file, options);
+    state.hasEnded = answer.status === ENDED;
+    if (!answer.ok && answer.status !== 304) throw new Error(`${file}: ${answer.status}`);
+    return answer;
+  }
 
   // Figures
 
@@ -69,8 +77,7 @@
   }
 
   async function loadFigures(version) {
-    const answer = await fetch("figures");
-    if (!answer.ok) throw new Error(`figures: ${answer.status}`);
+    const answer = await ask("figures");
     state.figures = await answer.json();
     state.version = version;
     await drawAll();
@@ -163,9 +170,8 @@
   };
 
   async function refresh() {
-    const answer = await fetch("data", { headers: state.etag ? { "If-None-Match": state.etag } : {}, cache: "no-store" });
+    const answer = await ask("data", { headers: state.etag ? { "If-None-Match": state.etag } : {}, cache: "no-store" });
     if (answer.status === 304) return;
-    if (!answer.ok) throw new Error(`data: ${answer.status}`);
     const data = await answer.json();
     if (table && !hasSameColumns(data.params)) return location.reload();
     state.etag = answer.headers.get("ETag");
@@ -189,6 +195,7 @@
         else tell("Live", "on");
       }
     } catch {
+      if (state.hasEnded) return tell("This link has ended: reload to see how to get another", "off");
       tell("No connection, trying again", "off");
     }
     setTimeout(turn, isOver() ? POLL_OF_A_FINISHED_STUDY : POLL);
