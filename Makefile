@@ -118,7 +118,7 @@ images: $(STAMP) ## Build both images with docker, podman or buildah (REGISTRY=.
 
 ##@ A Kubernetes on this machine, without Docker
 .PHONY: programs cluster-up cluster-down cluster-env cluster-status
-programs: $(STAMP) ## Build Kubernetes, Helm, CoreDNS and an S3 server into the cache (the first time about fourteen minutes)
+programs: $(STAMP) ## Build Kubernetes, Helm, CoreDNS, promtool and an S3 server into the cache (the first time about a quarter of an hour)
 	@$(RUN) -m cluster build
 
 cluster-up: $(STAMP) ## Start it (root; the first time builds Kubernetes, about ten minutes)

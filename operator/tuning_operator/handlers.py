@@ -118,10 +118,10 @@ def _safely(work: Callable[[StudyKey], None], metrics: Metrics) -> Callable[[Stu
         try:
             work(key)
         except TuningError as error:
-            metrics.errors.labels(type(error).__name__).inc()
+            metrics.count_error(error)
             logger.warning("the pass was put off: %s", error, extra={"study": str(key)})
-        except Exception:
-            metrics.errors.labels("Bug").inc()
+        except Exception as error:
+            metrics.count_error(error)
             logger.exception("the pass failed", extra={"study": str(key)})
 
     return run

@@ -2,15 +2,30 @@
 
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram, Info
 from prometheus_client import Counter as PrometheusCounter
 
-from tuning_api.status import Phase, StudyStatus
-from tuning_operator.model import Snapshot, StudyKey
+from tuning_api.status import ConditionStatus, ConditionType, Phase, Reason, StudyStatus
+from tuning_operator.errors import TuningError
+from tuning_operator.model import StudyKey, Trial
+
+_AS_ASKED = frozenset({Reason.ENDED, Reason.SUSPENDED})
+"""Why a study may stand still without anything being wrong."""
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """What one study adds to the series."""
+
+    phase: Phase
+    trials: Counter[str]
+    workers: int
+    stalled: Reason | None
 
 
 class Metrics:
@@ -22,15 +37,18 @@ class Metrics:
         self._studies = Gauge(f"{prefix}_studies", "Studies by phase", ["phase"], registry=self.registry)
         self._trials = Gauge(f"{prefix}_trials", "Trials of all studies by state", ["state"], registry=self.registry)
         self._workers = Gauge(f"{prefix}_workers", "Workers that are running", registry=self.registry)
+        self._stalled = Gauge(
+            f"{prefix}_stalled_studies", "Studies that do not progress, by reason", ["reason"], registry=self.registry
+        )
         self._passes = Histogram(f"{prefix}_pass_seconds", "Time of one pass over a study", registry=self.registry)
-        self.errors = PrometheusCounter(
+        self._errors = PrometheusCounter(
             f"{prefix}_pass_errors", "Passes that ended with an error", ["error"], registry=self.registry
         )
         self.last_pass = Gauge(f"{prefix}_last_pass_timestamp_seconds", "End of the last pass", registry=self.registry)
         Info(f"{prefix}_build", "Versions", registry=self.registry).info(
             {name: version(name) for name in ("kopf", "optuna", "kubernetes")}
         )
-        self._known: dict[StudyKey, tuple[Phase, Counter[str], int]] = {}
+        self._known: dict[StudyKey, _Counted] = {}
         self._lock = threading.Lock()
 
     @contextmanager
@@ -40,11 +58,25 @@ class Metrics:
             yield
         self.last_pass.set_to_current_time()
 
-    def observe(self, key: StudyKey, snapshot: Snapshot, status: StudyStatus) -> None:
-        """Count a study as it is now."""
-        states = Counter(str(trial.state) for trial in snapshot.record.trials)
+    def count_error(self, error: Exception) -> None:
+        """Count a pass that came to nothing, by its kind in the tree of errors; what is not in it is a mistake of ours."""
+        self._errors.labels(type(error).__name__ if isinstance(error, TuningError) else "Bug").inc()
+
+    def observe(self, key: StudyKey, status: StudyStatus, trials: Iterable[Trial] | None = None) -> None:
+        """Count a study as it is now.
+
+        Args:
+            key: which one.
+            status: what is said of it.
+            trials: all of them; None where they cannot be read, and are what they were.
+        """
         with self._lock:
-            self._known[key] = status.phase or Phase.PENDING, states, status.workers or 0
+            before = self._known.get(key)
+            if trials is not None:
+                states = Counter(str(trial.state) for trial in trials)
+            else:
+                states = before.trials if before else Counter()
+            self._known[key] = _Counted(status.phase or Phase.PENDING, states, status.workers or 0, _stalled(status))
             self._publish()
 
     def forget(self, key: StudyKey) -> None:
@@ -54,9 +86,21 @@ class Metrics:
                 self._publish()
 
     def _publish(self) -> None:
+        counted = self._known.values()
         for phase in Phase:
-            self._studies.labels(phase).set(sum(known[0] is phase for known in self._known.values()))
-        states: Counter[str] = sum((known[1] for known in self._known.values()), Counter())
+            self._studies.labels(phase).set(sum(one.phase is phase for one in counted))
+        for reason in Reason:
+            self._stalled.labels(reason).set(sum(one.stalled is reason for one in counted))
+        states: Counter[str] = sum((one.trials for one in counted), Counter())
         for state in ("WAITING", "RUNNING", "COMPLETE", "PRUNED", "FAIL"):
             self._trials.labels(state).set(states[state])
-        self._workers.set(sum(known[2] for known in self._known.values()))
+        self._workers.set(sum(one.workers for one in counted))
+
+
+def _stalled(status: StudyStatus) -> Reason | None:
+    """Why nothing moves that should."""
+    progressing = status.condition(ConditionType.PROGRESSING)
+    if progressing is None or progressing.status is not ConditionStatus.FALSE:
+        return None
+    has_ended = status.phase in {Phase.COMPLETE, Phase.FAILED}
+    return None if has_ended or progressing.reason in _AS_ASKED else progressing.reason

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from prometheus_client import generate_latest
 from tests.chart.release import (
     CHART,
     RELEASE,
@@ -23,7 +22,6 @@ from tests.chart.release import (
 from tests.chart.scenarios import DIGEST, SCENARIOS, each_scenario
 
 from tuning_api import naming
-from tuning_operator.metrics import Metrics
 
 Document = dict[str, Any]
 CLUSTER_SCOPED = {"ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition"}
@@ -219,17 +217,6 @@ def test_prometheus_finds_the_metrics() -> None:
     assert endpoint == {"port": "metrics", "interval": "1m"}
     assert endpoint["port"] in {port["name"] for port in service["spec"]["ports"]}
     assert monitor["metadata"]["labels"]["release"] == "prometheus"
-
-
-def test_alerts_ask_for_series_that_exist() -> None:
-    """An alert over a renamed series stays silent for ever."""
-    metrics = Metrics()
-    metrics.errors.labels("Bug").inc()
-    series = generate_latest(metrics.registry).decode()
-    rules = find(render(SCENARIOS["alerts alone"]), "PrometheusRule")["spec"]["groups"][0]["rules"]
-    asked = {name for rule in rules for name in re.findall(r"tuningstudy_\w+", rule["expr"])}
-    assert asked
-    assert [name for name in asked if not re.search(rf"^{name}\b", series, flags=re.MULTILINE)] == []
 
 
 @pytest.mark.parametrize(

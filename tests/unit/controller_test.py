@@ -293,3 +293,55 @@ def test_a_study_cannot_learn_from_itself() -> None:
     assert system.executor.status.message == (
         "spec.warmStart names the study itself: remove it, for it knows its own trials"
     )
+
+
+def test_metrics_say_which_studies_stand_still_and_why() -> None:
+    """What alerts ask for: a database that is away stalls a study until it is back, and a study that is gone stalls nothing."""
+    system = System(a_spec())
+
+    def stalled(reason: Reason) -> float | None:
+        return system.metrics.registry.get_sample_value("tuningstudy_stalled_studies", {"reason": reason})
+
+    def away() -> None:
+        raise DatabaseUnavailable("connection refused")
+
+    def waiting() -> float | None:
+        return system.metrics.registry.get_sample_value("tuningstudy_trials", {"state": "WAITING"})
+
+    system.reconcile()
+    system.reconcile()
+    before = waiting()
+    assert {reason: stalled(reason) for reason in Reason} == dict.fromkeys(Reason, 0)
+    present, system.studies.is_away = system.studies.is_away, away
+    system.reconcile()
+    system.reconcile()
+    assert stalled(Reason.DATABASE_UNAVAILABLE) == 1
+    errors = {"error": "DatabaseUnavailable"}
+    assert system.metrics.registry.get_sample_value("tuningstudy_pass_errors_total", errors) == 2
+    assert waiting() == before
+    assert before
+    system.studies.is_away = present
+    system.reconcile()
+    assert stalled(Reason.DATABASE_UNAVAILABLE) == 0
+    system.studies.is_away = away
+    system.studies.delete = lambda _key: away()  # type: ignore[method-assign]
+    system.reconcile()
+    with pytest.raises(DatabaseUnavailable):
+        system.controller.release(KEY, DeletionPolicy.DELETE)
+    assert stalled(Reason.DATABASE_UNAVAILABLE) == 0
+
+
+@pytest.mark.parametrize("spec", [{"suspend": True}, {"maxTrials": 1, "parallelism": 1}], ids=["suspended", "ended"])
+def test_a_study_that_stands_still_as_asked_is_not_stalled(spec: dict[str, object]) -> None:
+    """Nobody is to be called for it."""
+    system = System(a_spec(**spec))
+    for _ in range(3):
+        system.reconcile()
+        system.work(lambda: "claim")
+        system.work(lambda: "finish")
+    assert system.executor.status.phase in {Phase.SUSPENDED, Phase.COMPLETE}
+    counted = {
+        reason: system.metrics.registry.get_sample_value("tuningstudy_stalled_studies", {"reason": reason})
+        for reason in Reason
+    }
+    assert counted == dict.fromkeys(Reason, 0)
