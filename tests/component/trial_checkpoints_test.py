@@ -87,18 +87,38 @@ def terminate(worker: WorkerProcess) -> None:
 
 
 @pytest.mark.parametrize(
-    ("how", "waits_before", "isolation", "saved"),
+    ("how", "waits_before", "isolation", "stopped", "goes_on"),
     [
-        (kill, "epoch 2 batch 0", "fork", 2),
-        (kill, "epoch 3 batch 3", "process", 3),
-        (terminate, "epoch 2 batch 3", "fork", 2),
-        (terminate, "epoch 2 batch 7", "process", 3),
-        (terminate, "epoch 4 batch 7", "fork", 4),
+        (kill, "epoch 2 batch 0", "fork", "", "after epoch 2, from its checkpoint"),
+        (kill, "epoch 3 batch 3", "process", "", "after epoch 3, from its checkpoint"),
+        (
+            terminate,
+            "epoch 2 batch 3",
+            "fork",
+            "in epoch 3, after 4 batches; it will go on there",
+            "in epoch 3, after 4 batches",
+        ),
+        (
+            terminate,
+            "epoch 0 batch 3",
+            "fork",
+            "in epoch 1, after 4 batches; it will go on there",
+            "in epoch 1, after 4",
+        ),
+        (
+            terminate,
+            "epoch 2 batch 7",
+            "process",
+            "after epoch 3; it will go on after epoch 3",
+            "after epoch 3, from its",
+        ),
+        (terminate, "epoch 4 batch 7", "fork", "after epoch 5; it will go on after epoch 4", "after epoch 4, from its"),
     ],
     ids=[
         "killed between epochs",
         "killed in an epoch",
         "stopped in an epoch",
+        "stopped in the first epoch",
         "stopped at its end",
         "stopped at the end",
     ],
@@ -107,7 +127,8 @@ def test_a_successor_ends_as_the_trial_would_have_ended(
     how: Callable[[WorkerProcess], None],
     waits_before: str,
     isolation: str,
-    saved: int,
+    stopped: str,
+    goes_on: str,
     *,
     postgres_server: PostgresServer,
     tmp_path: Path,
@@ -118,10 +139,9 @@ def test_a_successor_ends_as_the_trial_would_have_ended(
     setting.run()
     setting.add(waits_before)
     log = setting.lose(how)
-    assert setting.files() == ["trial-1.ckpt"]
-    if how is terminate:
-        assert f"it will go on after epoch {saved}" in log
-    assert f"trial 2: goes on after epoch {saved}, from its checkpoint" in setting.run()
+    assert ("trial-1.middle.ckpt" in setting.files()) is ("it will go on there" in stopped)
+    assert not stopped or f"trial 1: stopped {stopped}" in log
+    assert f"trial 2: goes on {goes_on}" in setting.run()
     whole, lost, successor = setting.study.trials()
     assert (lost.state, successor.state) == (FAIL, COMPLETE)
     assert successor.intermediate_values == whole.intermediate_values

@@ -8,16 +8,17 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
+import torchmetrics
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, TensorDataset
 
 
 class Data(pl.LightningDataModule):
@@ -102,6 +103,10 @@ def _keep_a_thread(_model: Scenario) -> None:
     threading.Thread(target=time.sleep, args=(600,)).start()
 
 
+def _crawl(_model: Scenario) -> None:
+    time.sleep(2)
+
+
 def _wait_in_the_second_epoch(model: Scenario) -> None:
     if model.current_epoch == 1:
         (model.folder / "waiting").touch()
@@ -117,30 +122,92 @@ _SCENARIOS: dict[str, Callable[[Scenario], None]] = {
     "keeps a thread": _keep_a_thread,
     "segfaults": _segfault,
     "is killed": lambda _: os.kill(os.getpid(), signal.SIGKILL),
+    "crawls": _crawl,
     "takes for ever": lambda _: time.sleep(600),
     "waits": _wait_in_the_second_epoch,
 }
 
 
 class Points(pl.LightningDataModule):
-    """Sixty-four points of two classes, shuffled anew in each epoch."""
+    """Sixty-four points of two classes, in another order in each epoch."""
 
-    def __init__(self, num_workers: int = 0, *, own_generator: bool = False) -> None:
+    def __init__(
+        self, num_workers: int = 0, *, own_generator: bool = False, augments: bool = False, order: str = "shuffled"
+    ) -> None:
         super().__init__()
         self.num_workers = num_workers
         self.generator = torch.Generator().manual_seed(5) if own_generator else None
+        self.augments = augments
+        self.order = order
 
     def setup(self, stage: str) -> None:  # noqa: ARG002
         points = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
         self.points = TensorDataset(points, (points.sum(dim=1) > 0).long())
 
     def train_dataloader(self) -> DataLoader[Any]:
-        return DataLoader(
-            self.points, batch_size=8, shuffle=True, num_workers=self.num_workers, generator=self.generator
-        )
+        points = Augmented(self.points) if self.augments else self.points
+        match self.order:
+            case "own sampler":
+                return DataLoader(points, batch_size=8, sampler=ShuffledAtOnce(points))
+            case "drawn while it runs":
+                return DataLoader(points, batch_size=8, sampler=DrawnWhileItRuns(points))
+            case "stream":
+                return DataLoader(Stream(points), batch_size=8)
+            case "stream of workers":
+                return DataLoader(Stream(points), batch_size=8, num_workers=1)
+            case _:
+                return DataLoader(
+                    points, batch_size=8, shuffle=True, num_workers=self.num_workers, generator=self.generator
+                )
 
     def val_dataloader(self) -> DataLoader[Any]:
         return DataLoader(self.points, batch_size=len(self.points))
+
+
+class Augmented(Dataset[Any]):
+    """Points with noise, drawn where they are read."""
+
+    def __init__(self, points: Dataset[Any]) -> None:
+        self.points = points
+
+    def __len__(self) -> int:
+        return 64
+
+    def __getitem__(self, index: int) -> Any:
+        point, kind = self.points[index]
+        return point + torch.randn(4) * 0.1, kind
+
+
+class ShuffledAtOnce(Sampler[int]):
+    """Draws the whole order when the epoch begins."""
+
+    def __init__(self, points: Dataset[Any]) -> None:
+        self.points = points
+
+    def __len__(self) -> int:
+        return 64
+
+    def __iter__(self) -> Iterator[int]:
+        yield from torch.randperm(64).tolist()
+
+
+class DrawnWhileItRuns(ShuffledAtOnce):
+    """Draws one after the other, in between what the training draws."""
+
+    def __iter__(self) -> Iterator[int]:
+        for _ in range(64):
+            yield int(torch.randint(64, ()))
+
+
+class Stream(IterableDataset[Any]):
+    """Points of which nobody knows how many there are."""
+
+    def __init__(self, points: Dataset[Any]) -> None:
+        self.points = points
+
+    def __iter__(self) -> Iterator[Any]:
+        for index in torch.randperm(64).tolist():
+            yield self.points[index]
 
 
 class Learner(pl.LightningModule):
@@ -151,6 +218,10 @@ class Learner(pl.LightningModule):
 
     do: ClassVar[Callable[["Learner", int], None]] = staticmethod(lambda _model, _index: None)
     weights: ClassVar[list[float]] = []
+    batches: ClassVar[list[tuple[int, int]]] = []
+    """Epoch and index of what was trained in this process."""
+    means: ClassVar[list[dict[str, float]]] = []
+    """All metrics at the end of each epoch."""
 
     def __init__(
         self,
@@ -174,6 +245,7 @@ class Learner(pl.LightningModule):
             self._wait()
         points, classes = batch
         noise = torch.as_tensor(np.random.randn(*points.shape), dtype=torch.float32) * 0.1 + random.random() * 0.1
+        Learner.batches.append((self.current_epoch, index))
         return nn.functional.cross_entropy(self.net(points + noise), classes)
 
     def _wait(self) -> None:
@@ -202,11 +274,95 @@ class Learner(pl.LightningModule):
         }
         return {"optimizer": optimizer, "lr_scheduler": schedulers[self.scheduler]()}
 
+    def on_train_epoch_end(self) -> None:
+        Learner.means.append({name: float(value) for name, value in self.trainer.callback_metrics.items()})
+
     def on_train_end(self) -> None:
         weights = [float(value) for part in self.parameters() for value in part.detach().flatten()]
         Learner.weights[:] = weights
         if self.folder != Path():
             (self.folder / f"weights-{self.number}").write_text(str(weights))
+
+
+class LoggingLearner(Learner):
+    """Logs means, extremes and metrics of its training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.accuracy = torchmetrics.classification.MulticlassAccuracy(num_classes=2)
+        self.several = torchmetrics.MetricCollection(
+            [
+                torchmetrics.classification.MulticlassPrecision(num_classes=2),
+                torchmetrics.classification.MulticlassRecall(num_classes=2),
+            ]
+        )
+
+    def training_step(self, batch: Any, index: int) -> Tensor:
+        loss = super().training_step(batch, index)
+        points, classes = batch
+        chosen = self.net(points)
+        self.log("train_loss", loss, on_step=True, on_epoch=True)
+        self.log("train_most", loss, on_step=False, on_epoch=True, reduce_fx="max")
+        self.accuracy(chosen, classes)
+        self.log("train_acc", self.accuracy, on_step=False, on_epoch=True)
+        self.several.update(chosen, classes)
+        if index % 3 == 0:
+            self.log("train_some", loss * 2, on_step=False, on_epoch=True)
+        return loss
+
+    def on_train_epoch_end(self) -> None:
+        self.log_dict(self.several.compute())
+        self.several.reset()
+        super().on_train_epoch_end()
+
+
+class ManualLearner(Learner):
+    """Steps by itself, and only after every third batch."""
+
+    def __init__(self) -> None:
+        super().__init__(scheduler="each epoch")
+        self.automatic_optimization = False
+
+    def training_step(self, batch: Any, index: int) -> None:
+        self.manual_backward(super().training_step(batch, index))
+        if index % 3 == 2:
+            optimizer = self.optimizers()
+            optimizer.step()
+            optimizer.zero_grad()
+
+
+class KeepsLosses(Learner):
+    """Makes the mean of its losses itself, from a list that no checkpoint has."""
+
+    def on_train_epoch_start(self) -> None:
+        self.losses: list[Tensor] = []
+
+    def training_step(self, batch: Any, index: int) -> Tensor:
+        loss = super().training_step(batch, index)
+        self.losses.append(loss.detach())
+        return loss
+
+    def on_train_epoch_end(self) -> None:
+        self.log("train_loss", torch.stack(self.losses).mean())
+        super().on_train_epoch_end()
+
+
+class TakesBatches(Learner):
+    """Takes a batch from the data loader itself."""
+
+    def training_step(self, dataloader_iter: Iterator[Any]) -> Tensor:  # type: ignore[override]
+        batch, index, _ = next(dataloader_iter)
+        return super().training_step(batch, index)
+
+
+class Counts(Callback):
+    """Counts batches, and leaves its count out of checkpoints."""
+
+    def __init__(self) -> None:
+        self.batches = 0
+
+    def on_train_batch_end(self, *_arguments: Any) -> None:
+        self.batches += 1
 
 
 class Narrow(Model):

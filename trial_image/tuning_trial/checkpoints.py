@@ -1,6 +1,7 @@
 """Files in which trials save their state: those of a trial and of the trials that continue it, replaced as a whole.
 
-    STUDY/trial-3.ckpt            the state from which a trial of Lightning goes on
+    STUDY/trial-3.ckpt            the state from which a trial of Lightning goes on, at the start of an epoch
+    STUDY/trial-3.middle.ckpt     the state in the middle of that epoch, if the trial was asked to stop there
     STUDY/trial-3.final-9.ckpt    the weights of trial 9, which continues trial 3 and is complete
     STUDY/trial-3.files/          what an objective saves, to go on from and to be kept
 
@@ -77,6 +78,11 @@ class CheckpointFile:
         """Where an objective saves what it wants."""
         return self.path.with_suffix(".files")
 
+    @property
+    def middle(self) -> Path:
+        """Where the state in the middle of an epoch is; beside the one of its start, from which the epoch is begun again."""
+        return self.path.with_suffix(".middle.ckpt")
+
     def final(self, number: int) -> Path:
         """Where the weights of a trial are when it is complete: one that was believed lost does not meet its successor."""
         return self.path.with_suffix(f".final-{number}.ckpt")
@@ -92,7 +98,8 @@ class CheckpointFile:
             StoreError: the bucket is away.
         """
         if self.bucket:
-            self.bucket.store.get(self.relative(self.path), self.path)
+            for path in (self.path, self.middle):
+                self.bucket.store.get(self.relative(path), path)
             self.bucket.store.get_folder(self.relative(self.folder), self.folder)
 
     def write(self, write: Callable[[Path], None], *, path: Path | None = None) -> None:
@@ -123,6 +130,15 @@ class CheckpointFile:
                 _sync(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
+
+    def discard_middle(self) -> None:
+        """Remove the middle of an epoch, if it was found. It does no harm if a bucket keeps it: the next epoch is another one."""
+        if not self.middle.exists():
+            return
+        self.middle.unlink()
+        if self.bucket:
+            with suppress(StoreError):
+                self.bucket.store.remove(self.relative(self.middle))
 
     def discard(self, *, but: str | None = None) -> None:
         """Remove the files, and what was left of them by a process that was killed while it wrote.

@@ -75,18 +75,16 @@ def train(
 
 
 def _resume(config: dict[str, Any], *, callbacks: Sequence[Callback], saver: SaveAndResume | None) -> pl.Trainer | None:
-    """Fit on from the checkpoint; None when there is none, or none that can be used."""
-    if saver is None or not saver.file.path.exists():
-        return None
-    saver.expect_state()
-    try:
-        # A parser of its own, since that of this process is good for one trial, and may be needed after this one.
-        return _fit(config, parser=lightning_parser.build_parser(), callbacks=callbacks, saver=saver)
-    except Exception as error:
-        if saver.has_resumed:
-            raise
-        saver.give_up(error)
-        return None
+    """Fit on from what was saved; None when there is nothing, or nothing that can be used."""
+    while saver is not None and saver.expect_state():
+        try:
+            # A parser of its own, since that of this process is good for one trial, and may be needed after this one.
+            return _fit(config, parser=lightning_parser.build_parser(), callbacks=callbacks, saver=saver)
+        except Exception as error:
+            if saver.goes_on:
+                raise
+            saver.give_up(error)
+    return None
 
 
 def _fit(
@@ -98,6 +96,8 @@ def _fit(
 ) -> pl.Trainer:
     cli = _TrialCLI(config, parser=parser, first=[saver] if saver else [], last=callbacks)
     _refuse_launchers(cli.trainer)
+    if saver:
+        saver.join(cli.trainer)
     checkpoint = saver.file.path if saver and saver.expects_state else None
     # NB: torch would refuse to load all but tensors (weights_only), and callbacks and hyperparameters may be anything.
     # Who can write to the folder of the checkpoints is trusted as the user's code is: it is theirs, and nobody else's.

@@ -41,7 +41,13 @@ class ReportAndPrune(Callback):
     """
 
     def __init__(
-        self, *, metrics: Sequence[str], judge: Judge | None, tell_progress: Callable[[Progress], None], name: str
+        self,
+        *,
+        metrics: Sequence[str],
+        judge: Judge | None,
+        tell_progress: Callable[[Progress], None],
+        name: str,
+        beat: Callable[[], None] = lambda: None,
     ) -> None:
         """Prepare for one trial.
 
@@ -50,12 +56,14 @@ class ReportAndPrune(Callback):
             judge: Reports and asks the pruner; None with several objectives, which Optuna cannot prune.
             tell_progress: Takes how far the training is, after each epoch.
             name: What log lines call the trial.
+            beat: Called after each batch, of the training and of a validation.
         """
         self.pruned = False
         self._metrics = metrics
         self._judge = judge
         self._tell_progress = tell_progress
         self._name = name
+        self._beat = beat
         self._step = 0
         self._logged_in: _LoggedIn | None = None
         self._has_validated = False
@@ -79,11 +87,32 @@ class ReportAndPrune(Callback):
         self._step = position["step"]
         self._logged_in = _LoggedIn[name] if (name := position["logged_in"]) else None
         self._has_validated = position["has_validated"]
-        self._curve = dict(position["curve"])
+        known, self._curve = self._curve, dict(position["curve"])
         if self._judge is not None:
             for step, value in self._curve.items():
-                self._judge(value, step)
+                if step not in known:
+                    self._judge(value, step)
         self._tell_progress(Progress(epochs=trainer.current_epoch, max_epochs=_max_epochs(trainer)))
+
+    @override
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Give a sign of life."""
+        self._beat()
+
+    @override
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Give a sign of life; the sanity check before the training counts as well."""
+        self._beat()
 
     @override
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

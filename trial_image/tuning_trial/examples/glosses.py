@@ -211,7 +211,10 @@ class BatchesOfSimilarLength(Sampler[Tensor]):
 
     def __iter__(self) -> Iterator[Tensor]:
         """The indices of each batch. Glosses are sorted within a random pool, and its batches shuffled."""
-        generator = None if self.seed is None else torch.Generator().manual_seed(self.seed)
+        # Its own generator, seeded at once, as torch's samplers do: what is drawn while the epoch runs would come in between
+        # what the training draws, and a trial that was interrupted could not go on in the middle of an epoch.
+        seed = int(torch.randint(2**62, ())) if self.seed is None else self.seed
+        generator = torch.Generator().manual_seed(seed)
         order = torch.randperm(len(self.lengths), generator=generator)
         for pool in torch.split(order, POOL * self.batch_size):
             batches = torch.split(pool[self.lengths[pool].argsort(stable=True)], self.batch_size)
