@@ -216,6 +216,9 @@ class Trial(Schema):
     """The extended resource that a GPU is: nvidia.com/gpu, nvidia.com/mig-1g.10gb, amd.com/gpu."""
     timeout: Duration | None = None
     """The wall clock of one trial; a trial that takes longer fails with reason TimedOut."""
+    progress_timeout: Duration | None = None
+    """How long a trial may stand still: no batch has ended and, of an objective, nothing was reported. One that stands still
+    for longer fails with reason Stalled. Default: no limit, for nobody but you knows how long a step may take."""
     checkpoints: Checkpoints | None = None
     """Where trials save their state, so that they go on where they were interrupted."""
     pod_template: Document | None = None

@@ -42,9 +42,12 @@ SCENARIOS: dict[str, tuple[TrialState, str, str]] = {
 }
 
 
+_OF_TRIAL = ("timeout", "progressTimeout", "isolation", "checkpoints")
+
+
 def an_objective(path: str, *, space: list[dict[str, Any]] | None = None, **changes: Any) -> StudySpec:
     """A study of an objective; what belongs into trial is found by its name."""
-    trial = {name: changes.pop(name) for name in ("timeout", "isolation", "checkpoints") if name in changes}
+    trial = {name: changes.pop(name) for name in _OF_TRIAL if name in changes}
     return a_spec(searchSpace=space or [], trial={"gpus": 0, "objective": path} | trial, **changes)
 
 
@@ -66,6 +69,17 @@ def scenarios(
     assert exit_code == 0, log
     assert list((folder / "scratch").iterdir()) == []
     return dict(zip(SCENARIOS, study.trials(), strict=True)), log
+
+
+def test_an_objective_that_reports_does_not_stand_still(postgres_server: PostgresServer, tmp_path: Path) -> None:
+    """Twelve seconds with a report every three, and ten minutes without one."""
+    study = TrialStudy(postgres_server, an_objective(f"{MODULE}:scenario", progressTimeout="8s"))
+    for name in ("reports slowly", "takes for ever"):
+        study.add(scenario=name, quality=0.5)
+    exit_code, log = run(study.environment(tmp_path), tmp_path, grace=1.0)
+    assert exit_code == 0, log
+    slow, stalled = study.trials()
+    assert (slow.state, stalled.state, failure(stalled)["reason"]) == (COMPLETE, FAIL, "Stalled")
 
 
 @pytest.mark.parametrize("name", SCENARIOS)

@@ -202,6 +202,23 @@ def test_a_worker_without_a_trial_stops_at_once(postgres_server: PostgresServer,
         assert worker.exit_code() == 75
 
 
+def test_a_trial_that_stands_still_fails_and_one_that_crawls_does_not(
+    postgres_server: PostgresServer, folder: Path
+) -> None:
+    """Six batches of two seconds each are signs of life; one of ten minutes, which hears no SIGTERM, is none."""
+    space = [{"name": "scenario", "type": "categorical", "choices": ["crawls", "takes for ever"]}]
+    study = TrialStudy(postgres_server, a_spec(searchSpace=space, trial=a_trial(progressTimeout="10s")))
+    study.add(scenario="crawls")
+    study.add(scenario="takes for ever")
+    assert run(study.environment(folder), folder, grace=1.0)[0] == 0
+    crawled, stalled = study.trials()
+    assert (crawled.state, stalled.state) == (COMPLETE, FAIL)
+    assert failure(stalled) == {
+        "reason": "Stalled",
+        "message": "no batch ended and nothing was reported for longer than trial.progressTimeout, 10s",
+    }
+
+
 def test_a_trial_that_comes_while_the_worker_waits_is_run(postgres_server: PostgresServer, folder: Path) -> None:
     """The controller tops up its buffer, and queues retries."""
     study = TrialStudy(postgres_server, a_spec())

@@ -88,6 +88,13 @@ def scenario(trial: Trial) -> Any:
     return SCENARIOS[name](trial)
 
 
+def _report_slowly(trial: Trial) -> float:
+    for step in range(4):
+        time.sleep(3)
+        trial.report(0.5, step)
+    return 0.5
+
+
 def _segfault(_trial: Trial) -> None:
     faulthandler.disable()  # pytest's, which would fill the output
     os.kill(os.getpid(), signal.SIGSEGV)
@@ -108,6 +115,7 @@ SCENARIOS: dict[str, Callable[[Trial], Any]] = {
     "is infinite": lambda _: float("-inf"),
     "calls sys.exit": lambda _: sys.exit("bye"),
     "segfaults": _segfault,
+    "reports slowly": _report_slowly,
     "takes for ever": lambda _: time.sleep(600),
     "calls optimize": lambda trial: trial.study.optimize(lambda _: 0.0, n_trials=3),
     "enqueues": lambda trial: trial.study.enqueue_trial({"quality": 1.0}),

@@ -50,7 +50,7 @@ def a_spec(**changes: Any) -> StudySpec:
 
 def a_trial(*, folder: Path | str = "", trainer: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
     """The scenario model for three epochs; keywords replace init_args of the model or fields of the trial."""
-    fields = {"gpus", "timeout", "isolation"}
+    fields = {"gpus", "timeout", "progressTimeout", "isolation"}
     init_args = {key: value for key, value in changes.items() if key not in fields}
     lightning = {
         "model": {

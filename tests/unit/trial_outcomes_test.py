@@ -27,7 +27,8 @@ from tuning_trial.outcomes import (
 )
 
 ERROR = Failed(Failure(reason=FailureReason.ERROR, message="ValueError: no (model.py:3)"))
-INTERRUPTION, TIMEOUT = StoppedFor.INTERRUPTION, StoppedFor.TIMEOUT
+MISSING = Failed(Failure(reason=FailureReason.MISSING_METRIC, message="no metric"))
+INTERRUPTION, TIMEOUT, STALL = StoppedFor.INTERRUPTION, StoppedFor.TIMEOUT, StoppedFor.STALL
 
 
 @pytest.mark.parametrize(
@@ -65,6 +66,9 @@ def test_a_result_that_arrived_counts(ended: Ended, expected: Outcome) -> None:
         (Ended(exit_code=0), "Crashed", "left with exit status 0 before it had a result"),
         (Ended(exit_code=-9, stopped_for=TIMEOUT, timeout="20m"), "TimedOut", "longer than trial.timeout, 20m"),
         (Ended(result=ERROR, exit_code=0, stopped_for=TIMEOUT, timeout="9s"), "TimedOut", "trial.timeout, 9s"),
+        (Ended(exit_code=-9, stopped_for=STALL, progress_timeout="5m"), "Stalled", "than trial.progressTimeout, 5m"),
+        (Ended(result=ERROR, exit_code=0, was_out_of_memory=True), "OutOfMemory", "it then raised ValueError: no"),
+        (Ended(result=MISSING, exit_code=0, was_out_of_memory=True), "MissingMetric", "no metric"),
     ],
 )
 def test_an_end_without_a_result_is_explained_by_its_exit_status(ended: Ended, reason: str, message: str) -> None:
@@ -160,16 +164,6 @@ def test_a_fault_of_the_configuration_needs_no_place() -> None:
     """Its message says where already."""
     failure = failure_of(InvalidConfigError("trial.lightning.model needs width"))
     assert failure == Failure(reason=FailureReason.INVALID_CONFIG, message="trial.lightning.model needs width")
-
-
-class OutOfMemoryError(RuntimeError):
-    """Named as torch's."""
-
-
-@pytest.mark.parametrize("error", [MemoryError(), OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")])
-def test_memory_that_an_allocator_refused_is_out_of_memory_too(error: BaseException) -> None:
-    """A full GPU raises; the remedy is the same as for a killed process."""
-    assert failure_of(error).reason is FailureReason.OUT_OF_MEMORY
 
 
 @pytest.mark.parametrize("text", ["", "x" * 5000])

@@ -24,6 +24,7 @@ from tuning_trial.checkpoints import CheckpointFile, ObjectiveFiles
 from tuning_trial.errors import WorkerError
 from tuning_trial.late_reports import LateTrial
 from tuning_trial.outcomes import Completed, DatabaseLost, Failed, Pruned, Replaced, Result
+from tuning_trial.pulse import Pulse
 
 _PR_SET_PDEATHSIG = 1
 """prctl(2): the signal that this process gets when its parent ends."""
@@ -58,6 +59,8 @@ class Assignment:
     """Whether there was an earlier trial, which this one goes on from."""
     keep: int = 0
     """trial.checkpoints.keep, if there is such a place."""
+    progress_timeout: str | None = None
+    """trial.progressTimeout: whether, and how often, the worker wants a sign of life."""
 
     @property
     def name(self) -> str:
@@ -70,7 +73,7 @@ def run(assignment: Assignment, results: Connection, study: optuna.Study | None,
 
     Args:
         assignment: The trial.
-        results: Takes :class:`outcomes.Progress`, and a :class:`outcomes.Result` last.
+        results: Takes :class:`outcomes.Progress` and :class:`outcomes.Beat`, and a :class:`outcomes.Result` last.
         study: The worker's own, in a fork; None in a fresh interpreter, which connects by itself.
         parent: The worker's process.
     """
@@ -97,7 +100,11 @@ def _result(assignment: Assignment, results: Connection, study: optuna.Study | N
     try:
         own = _study_of_this_process(assignment, study)
         _bring_checkpoint(assignment)
-        return _run_objective(assignment, own) if assignment.objective else _train(assignment, results, own)
+        pulse = Pulse(results.send, progress_timeout=assignment.progress_timeout)
+        database.storage_of(own).on_wait = pulse.beat
+        if assignment.objective:
+            return _run_objective(assignment, own, pulse)
+        return _train(assignment, results, own, pulse)
     except UpdateFinishedTrialError:
         return Replaced()
     except TrialPruned:
@@ -141,7 +148,7 @@ def _bring_checkpoint(assignment: Assignment) -> None:
         log.logger.warning("%s: cannot reach its checkpoint (%s)%s", assignment.name, error, instead)
 
 
-def _run_objective(assignment: Assignment, study: optuna.Study) -> Result:
+def _run_objective(assignment: Assignment, study: optuna.Study, pulse: Pulse) -> Result:
     from tuning_trial import objective_runner  # noqa: PLC0415
 
     # Not the worker's sampler, whose seed has given the parameters of the spec: the next ones would follow them.
@@ -149,7 +156,7 @@ def _run_objective(assignment: Assignment, study: optuna.Study) -> Result:
         assignment.sampler, seed=search.trial_seed(assignment.seed, 0), conditional=assignment.conditional
     )
     trial = objective_runner.trial_of(
-        study, assignment.trial_id, sampler=sampler, pruner=search.build_pruner(assignment.pruner)
+        study, assignment.trial_id, sampler=sampler, pruner=search.build_pruner(assignment.pruner), beat=pulse.beat
     )
     files = ObjectiveFiles(assignment.checkpoint, name=assignment.name) if assignment.checkpoint else None
     if files:
@@ -168,7 +175,7 @@ def _run_objective(assignment: Assignment, study: optuna.Study) -> Result:
     return result
 
 
-def _train(assignment: Assignment, results: Connection, study: optuna.Study) -> Result:
+def _train(assignment: Assignment, results: Connection, study: optuna.Study, pulse: Pulse) -> Result:
     # Only here: a worker that starts a fresh interpreter for each trial needs no torch of its own.
     from tuning_trial import lightning_keeper, lightning_parser, lightning_runner, pruning, resuming  # noqa: PLC0415
 
@@ -178,11 +185,12 @@ def _train(assignment: Assignment, results: Connection, study: optuna.Study) -> 
         metrics=assignment.metrics,
         judge=pruning.judge_of(trial) if len(assignment.metrics) == 1 else None,
         tell_progress=results.send,
+        beat=pulse.beat,
         name=assignment.name,
     )
     saver = keeper = None
     if assignment.checkpoint is not None:
-        saver = resuming.SaveAndResume(assignment.checkpoint, report=callback, name=assignment.name)
+        saver = resuming.SaveAndResume(assignment.checkpoint, report=callback, name=assignment.name, beat=pulse.beat)
     if assignment.checkpoint is not None and assignment.keep:
         keeper = lightning_keeper.KeepWeights(
             assignment.checkpoint,

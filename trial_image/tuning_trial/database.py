@@ -58,7 +58,16 @@ class PatientStorage(RDBStorage):
         caller = stamina.RetryingCaller(
             attempts=None, timeout=patience, wait_initial=0.5, wait_max=_LONGEST_PAUSE_SECONDS, wait_jitter=0.5
         )
-        self._patient_caller = caller.on(lambda error: is_away(error) and not stopping())
+        self.on_wait: Callable[[], None] = lambda: None
+        """Called before each pause: to wait for the database is not to stand still."""
+
+        def shall_wait(error: Exception) -> bool:
+            if not is_away(error) or stopping():
+                return False
+            self.on_wait()
+            return True
+
+        self._patient_caller = caller.on(shall_wait)
         self.is_patient = True
         super().__init__(
             _for_optuna(url),

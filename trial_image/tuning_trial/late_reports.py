@@ -5,7 +5,8 @@ late is not lost with the process: a checkpoint has the curve, and whoever goes 
 """
 
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import optuna
 from optuna.trial import Trial
@@ -24,10 +25,18 @@ _PAUSE_SECONDS = 5.0
 class LateTrial(Trial):
     """Optuna's trial, whose `report` and `should_prune` do not wait for a database that is away."""
 
-    def __init__(self, study: optuna.Study, trial_id: int) -> None:
+    def __init__(self, study: optuna.Study, trial_id: int, *, beat: Callable[[], None] = lambda: None) -> None:
+        """Take a claimed trial.
+
+        Args:
+            study: Has the storage.
+            trial_id: Optuna's number of the trial.
+            beat: Called for each report, which is a sign of life whether or not it arrives.
+        """
         super().__init__(study, trial_id)
         self.after_report: Callable[[], object] = lambda: None
         """Called after each report, whether or not it is late."""
+        self._beat = beat
         self._late: list[tuple[Any, Any]] = []
         self._try_again_at = 0.0
 
@@ -38,6 +47,7 @@ class LateTrial(Trial):
         Raises:
             UpdateFinishedTrialError: the controller gave the trial to another worker.
         """
+        self._beat()
         self._late.append((value, step))
         if time.monotonic() >= self._try_again_at:
             self._try_to_send()

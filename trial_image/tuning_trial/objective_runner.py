@@ -81,7 +81,14 @@ def _fault(found: object) -> str | None:
     return None
 
 
-def trial_of(study: optuna.Study, trial_id: int, *, sampler: BaseSampler, pruner: BasePruner) -> LateTrial:
+def trial_of(
+    study: optuna.Study,
+    trial_id: int,
+    *,
+    sampler: BaseSampler,
+    pruner: BasePruner,
+    beat: Callable[[], None] = lambda: None,
+) -> LateTrial:
     """The trial that an objective gets.
 
     Args:
@@ -89,12 +96,13 @@ def trial_of(study: optuna.Study, trial_id: int, *, sampler: BaseSampler, pruner
         trial_id: Optuna's number of the trial, which is RUNNING.
         sampler: Chooses the parameters that only the code knows.
         pruner: Answers `trial.should_prune`.
+        beat: Called for each report.
     """
     own = _StudyOfTrial(study.study_name, study._storage, sampler=sampler, pruner=pruner)  # noqa: SLF001
     # NB: Optuna's cache does not know a trial that was claimed by SQL, and raises KeyError in the first suggestion if
     # the sampler, like RandomSampler, reads no trials.
     own.get_trials(deepcopy=False, states=())
-    return LateTrial(own, trial_id)
+    return LateTrial(own, trial_id, beat=beat)
 
 
 def run(

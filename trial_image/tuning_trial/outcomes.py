@@ -5,6 +5,7 @@ do. Only the parent tells Optuna, and it tells what :func:`outcome` says.
 """
 
 import math
+import re
 import signal
 import sys
 import traceback
@@ -36,6 +37,11 @@ class Progress:
     """Epochs that were trained to their end."""
     max_epochs: int | None
     """Epochs of the whole trial; None when something else ends it, such as max_steps."""
+
+
+@dataclass(frozen=True)
+class Beat:
+    """The trial makes progress, see :class:`tuning_trial.pulse.Pulse`."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +95,7 @@ class StoppedFor(Enum):
 
     INTERRUPTION = auto()
     TIMEOUT = auto()
+    STALL = auto()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +110,8 @@ class Ended:
     """Whether the kernel killed a process of this container for its memory meanwhile."""
     timeout: str | None = None
     """trial.timeout as it was written."""
+    progress_timeout: str | None = None
+    """trial.progressTimeout, likewise."""
 
 
 def outcome(ended: Ended) -> Outcome:
@@ -113,23 +122,42 @@ def outcome(ended: Ended) -> Outcome:
     """
     if isinstance(ended.result, Completed | Pruned):
         return ended.result
-    if ended.stopped_for is StoppedFor.INTERRUPTION:
-        return Interrupted()
-    if ended.stopped_for is StoppedFor.TIMEOUT:
-        return _failed(FailureReason.TIMED_OUT, f"the trial took longer than trial.timeout, {ended.timeout}")
+    if ended.stopped_for:
+        return _stopped(ended)
+    if isinstance(ended.result, Failed) and ended.was_out_of_memory:
+        return _of_a_killed_helper(ended.result.failure)
     if ended.result is not None:
         return ended.result
     return _without_result(ended.exit_code, was_out_of_memory=ended.was_out_of_memory)
 
 
+def _stopped(ended: Ended) -> Interrupted | Failed:
+    if ended.stopped_for is StoppedFor.INTERRUPTION:
+        return Interrupted()
+    if ended.stopped_for is StoppedFor.TIMEOUT:
+        return _failed(FailureReason.TIMED_OUT, f"the trial took longer than trial.timeout, {ended.timeout}")
+    message = f"no batch ended and nothing was reported for longer than trial.progressTimeout, {ended.progress_timeout}"
+    return _failed(FailureReason.STALLED, message)
+
+
+def _of_a_killed_helper(failure: Failure) -> Failed:
+    """A trial that lost a process of its own to the kernel, such as a data loader's, raises some exception for it."""
+    if failure.reason not in {FailureReason.ERROR, FailureReason.CRASHED}:
+        return Failed(failure)
+    message = f"{_MORE_MEMORY.format('a process that the trial started')}; it then raised {failure.message}"
+    return Failed(failure.model_copy(update={"reason": FailureReason.OUT_OF_MEMORY, "message": message}))
+
+
 def _without_result(exit_code: int | None, *, was_out_of_memory: bool) -> Failed:
     if exit_code == -signal.SIGKILL and was_out_of_memory:
-        message = "the trial's process needed more memory than the pod's limit: raise it in trial.podTemplate"
-        return _failed(FailureReason.OUT_OF_MEMORY, message)
+        return _failed(FailureReason.OUT_OF_MEMORY, _MORE_MEMORY.format("the trial's process"))
     if exit_code is not None and exit_code < 0:
         return _failed(FailureReason.CRASHED, f"the trial's process was ended by {_signal_name(-exit_code)}")
     message = f"the trial's process left with exit status {exit_code} before it had a result"
     return _failed(FailureReason.CRASHED, message)
+
+
+_MORE_MEMORY = "{} needed more memory than the pod's limit: raise it in trial.podTemplate"
 
 
 def _signal_name(number: int) -> str:
@@ -262,20 +290,42 @@ def failure_of(error: BaseException, *, folders: Iterable[str] = ()) -> Failure:
     if isinstance(error, TrialError):
         return Failure(reason=error.reason, message=_shortened(str(error)))
     place = _place(error, folders=folders)
-    message = _shortened(f"{type(error).__name__}: {_first_line(error)}".removesuffix(": ")) + (place and f" ({place})")
+    message = _shortened(f"{type(error).__name__}: {_in_a_line(error)}".removesuffix(": ")) + (place and f" ({place})")
     lines = "".join(traceback.format_exception(error)).splitlines()
     return Failure(reason=_reason(error), message=message, details="\n".join(lines[-_LAST_LINES:])[-_LAST_CHARACTERS:])
 
 
 def _reason(error: BaseException) -> FailureReason:
-    # By its name: this module does not import torch, whose exception for a full GPU this is.
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    """By names and texts: this module does not import torch, whose exceptions most of these are.
+
+    NB: what CUDA reports was a RuntimeError before torch 2.8, and an AcceleratorError since. Of two errors that CUDA may
+    report, an allocation that failed outside of torch's allocator is the first.
+    """
+    name, text = type(error).__name__, str(error)
+    if isinstance(error, MemoryError) or name == "OutOfMemoryError" or "CUDA error: out of memory" in text:
         return FailureReason.OUT_OF_MEMORY
+    if name == "AcceleratorError" or (isinstance(error, RuntimeError) and _OF_CUDA.search(text)):
+        return FailureReason.CUDA_ERROR
+    if isinstance(error, RuntimeError) and _KILLED_LOADER.search(text):
+        return FailureReason.CRASHED
     return FailureReason.ERROR
 
 
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+_OF_CUDA = re.compile(
+    r"\b(CUDA error|CUDA driver error|CUBLAS_STATUS_\w+|CUSOLVER_STATUS_\w+|CUDNN_STATUS_\w+|cuDNN error)\b"
+)
+_KILLED_LOADER = re.compile(r"^DataLoader worker \(pid\b.*\) (is killed by signal|exited unexpectedly)")
+_RAISED_IN_LOADER = re.compile(r"^Caught \w+ in DataLoader worker process \d+\.")
+
+
+def _in_a_line(error: BaseException) -> str:
+    """The first line of a message. NB: what a data loader's process raised comes with its traceback, and is the last one."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return ""
+    if _RAISED_IN_LOADER.match(lines[0]):
+        return lines[-1].removeprefix(f"{type(error).__name__}: ")
+    return lines[0]
 
 
 def _shortened(text: str) -> str:

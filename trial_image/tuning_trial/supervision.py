@@ -5,7 +5,7 @@ import os
 import signal
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -17,7 +17,7 @@ from tuning_api.schema import seconds
 from tuning_trial import cgroup, child, interrupts
 from tuning_trial.child import Assignment
 from tuning_trial.interrupts import Interrupts
-from tuning_trial.outcomes import Ended, Progress, Result, StoppedFor
+from tuning_trial.outcomes import Beat, Ended, Progress, Result, StoppedFor
 
 GRACE_SECONDS = 20.0
 """From SIGTERM, or from its result, to SIGKILL: enough to end a batch and to close loggers, and well within the pod's
@@ -35,6 +35,8 @@ class _Trial:
     progress: Progress | None = None
     result: Result | None = None
     is_silent: bool = False
+    moved: float = field(default_factory=time.monotonic)
+    """When it last gave a sign of progress; at first, when it started."""
 
     @property
     def has_ended(self) -> bool:
@@ -51,10 +53,14 @@ class _Trial:
         try:
             while not self.is_silent and self.results.poll():
                 message = self.results.recv()
-                if isinstance(message, Progress):
-                    self.progress = message
-                else:
-                    self.result = message
+                self.moved = time.monotonic()
+                match message:
+                    case Beat():
+                        pass
+                    case Progress():
+                        self.progress = message
+                    case _:
+                        self.result = message
         except (EOFError, OSError):
             # NB: a process that is killed in the middle of a message leaves half of it.
             self.is_silent = True
@@ -66,6 +72,7 @@ def run(
     study: optuna.Study,
     isolation: Isolation,
     timeout: str | None,
+    progress_timeout: str | None,
     signals: Interrupts,
     grace: float,
 ) -> tuple[Ended, Progress | None]:
@@ -76,6 +83,7 @@ def run(
         study: The worker's study, which a fork takes over.
         isolation: A fork of this process, or a fresh interpreter.
         timeout: trial.timeout; None for no limit.
+        progress_timeout: trial.progressTimeout, likewise.
         signals: Ends the trial when the worker is asked to stop.
         grace: Seconds that the process has to end, once it sent its result or was asked to stop.
 
@@ -86,7 +94,7 @@ def run(
     kills_before = cgroup.oom_kills()
     trial = _start(assignment, study=study, isolation=isolation)
     try:
-        stopped_for = _watch(trial, signals=signals, timeout=timeout)
+        stopped_for = _watch(trial, signals=signals, timeout=timeout, progress_timeout=progress_timeout)
         if stopped_for:
             trial.process.terminate()
         _await_end(trial, signals=signals, patience=grace)
@@ -99,6 +107,7 @@ def run(
         stopped_for=stopped_for,
         was_out_of_memory=kills is not None and kills_before is not None and kills > kills_before,
         timeout=timeout,
+        progress_timeout=progress_timeout,
     )
     trial.process.close()
     trial.results.close()
@@ -121,15 +130,20 @@ def _start(assignment: Assignment, *, study: optuna.Study, isolation: Isolation)
     return _Trial(process, results)
 
 
-def _watch(trial: _Trial, *, signals: Interrupts, timeout: str | None) -> StoppedFor | None:
+def _watch(
+    trial: _Trial, *, signals: Interrupts, timeout: str | None, progress_timeout: str | None
+) -> StoppedFor | None:
     """Wait for a result or an end, and say for what the process has to be stopped before either."""
     deadline = time.monotonic() + seconds(timeout) if timeout else math.inf
+    patience = seconds(progress_timeout) if progress_timeout else math.inf
     while trial.result is None and not trial.has_ended:
         if signals.requested:
             return StoppedFor.INTERRUPTION
         if time.monotonic() >= deadline:
             return StoppedFor.TIMEOUT
-        trial.wait(signals, until=deadline)
+        if time.monotonic() >= trial.moved + patience:
+            return StoppedFor.STALL
+        trial.wait(signals, until=min(deadline, trial.moved + patience))
     return None
 
 

@@ -318,6 +318,7 @@ def _run_trial(worker: _Worker, claimed: Claimed) -> Outcome:
             study=worker.study,
             isolation=_isolation(worker, spec),
             timeout=spec.trial.timeout,
+            progress_timeout=spec.trial.progress_timeout,
             signals=worker.signals,
             grace=worker.grace,
         )
@@ -408,6 +409,7 @@ def _assign(
         checkpoint=checkpoint,
         continues=line.first != claimed.number,
         keep=_keep(spec),
+        progress_timeout=spec.trial.progress_timeout,
     )
 
 

@@ -111,9 +111,13 @@ def trials_table(progress: Progress, trials: tuple[TrialView, ...], *, names: li
         ]
         cells += [Text(shown(trial.params[name]) if name in trial.params else "") for name in names or []]
         cells += [Text(in_words(trial.params))] if names is None else []
-        cells += [Text(trial.failure.message if trial.failure else "")] if has_causes else []
+        cells += [Text(_cause(trial))] if has_causes else []
         table.add_row(*cells)
     return table
+
+
+def _cause(trial: TrialView) -> str:
+    return f"{trial.failure.reason}: {trial.failure.message}" if trial.failure else ""
 
 
 def _names(trials: tuple[TrialView, ...]) -> list[str]:
@@ -153,13 +157,12 @@ def csv_of_trials(progress: Progress) -> str:
     titles = ["trial", "state", *progress.metrics, *feasible, *names, "epochs", "seconds", "retry_of", "failure"]
     writer.writerow(map(_cell, titles))
     for trial in trials:
-        failure = f"{trial.failure.reason}: {trial.failure.message}" if trial.failure else ""
         params = [trial.params.get(name, "") for name in names]
         values = ["" if value is None else value for value in trial.values]
         values += [_yes_or_no(not trial.broken) if trial.state is TrialState.COMPLETE else "" for _ in feasible]
         retry_of = "" if trial.retry_of is None else trial.retry_of
         fields = [trial.number, LABELS[trial.state], *values, *params, trial.epochs, round(trial.seconds, 3)]
-        writer.writerow(map(_cell, [*fields, retry_of, failure]))
+        writer.writerow(map(_cell, [*fields, retry_of, _cause(trial)]))
     return file.getvalue()
 
 
