@@ -3,27 +3,71 @@
 import json
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 WRITES = frozenset({"create", "update", "patch", "delete", "deletecollection"})
+_SERVICE_ACCOUNT = "system:serviceaccount:"
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request that was answered."""
+
+    user: str
+    agent: str
+    verb: str
+    what: str
+    """The resource and its subresource, such as "pods/binding"."""
+    name: str
+    """Of the object; empty for a list, and where the server chooses it."""
+    code: int
+    received: datetime
+    answered: datetime
+
+    @property
+    def is_write(self) -> bool:
+        """Whether it was to change something."""
+        return self.verb in WRITES
+
+    @property
+    def client(self) -> str:
+        """Who asked: the name of a service account, which the controllers of Kubernetes have too; else the program's."""
+        if self.user.startswith(_SERVICE_ACCOUNT):
+            return self.user.rpartition(":")[2]
+        return self.agent.partition("/")[0]
+
+
+def requests(log: Path, *, namespace: str, since: datetime) -> Iterator[Request]:
+    """Requests about what is in a namespace, in the order in which they were answered.
+
+    NB: a watch is answered when it begins, and written down once more when it ends; only its end is counted.
+    """
+    for event in _events(log):
+        reference = event.get("objectRef", {})
+        received = datetime.fromisoformat(event["requestReceivedTimestamp"])
+        if reference.get("namespace") == namespace and received >= since:
+            yield Request(
+                user=event["user"]["username"],
+                agent=event.get("userAgent", ""),
+                verb=event["verb"],
+                what=_resource(reference),
+                name=reference.get("name", ""),
+                code=event["responseStatus"]["code"],
+                received=received,
+                answered=datetime.fromisoformat(event["stageTimestamp"]),
+            )
 
 
 def writes(log: Path, *, user: str, namespace: str, since: datetime) -> Counter[str]:
     """Successful writes of a user in a namespace, as "verb resource/subresource"."""
-    counted: Counter[str] = Counter()
-    for event in _events(log):
-        reference = event.get("objectRef", {})
-        if (
-            event["user"]["username"] == user
-            and event["verb"] in WRITES
-            and reference.get("namespace") == namespace
-            and datetime.fromisoformat(event["requestReceivedTimestamp"]) >= since
-            and event["responseStatus"]["code"] < 400
-        ):
-            counted[f"{event['verb']} {_resource(reference)}"] += 1
-    return counted
+    return Counter(
+        f"{request.verb} {request.what}"
+        for request in requests(log, namespace=namespace, since=since)
+        if request.user == user and request.is_write and request.code < 400
+    )
 
 
 def _events(log: Path) -> Iterator[dict[str, Any]]:

@@ -23,25 +23,41 @@ class Installed:
     """None on a cluster of the user's."""
 
 
-@pytest.fixture(scope="session")
-def installed() -> Iterator[Installed]:
-    """Skips with the reason where nothing runs containers. A node that runs already is used and left running."""
+def reason_against_installing() -> str | None:
+    """Why the chart can be installed nowhere, or None."""
+    if os.environ.get(doctor.CONTEXT_VARIABLE):
+        return None
+    return doctor.reason_against_cluster() or engines.reason_against_building()
+
+
+@contextmanager
+def installation() -> Iterator[Installed]:
+    """The chart, for as long as the block runs. A node that runs already is used and left running."""
     if context := os.environ.get(doctor.CONTEXT_VARIABLE):
         kubectl = Kubectl(context=context)
         release.install(kubectl, values=release.values_for_context())
         yield Installed(kubectl, node=None)
         return
-    if reason := doctor.reason_against_cluster() or engines.reason_against_building():
-        pytest.skip(f"end-to-end tests need a node that runs containers: {reason}")
     node = Node()
     was_running = node.is_whole()
     if not was_running:
         node.start()
     kubectl = Kubectl(node.kubeconfig)
     release.install(kubectl, values=release.values_for_node(images.bring_all(node.machine)))
-    yield Installed(kubectl, node)
-    if not was_running:
-        node.stop()
+    try:
+        yield Installed(kubectl, node)
+    finally:
+        if not was_running:
+            node.stop()
+
+
+@pytest.fixture(scope="session")
+def installed() -> Iterator[Installed]:
+    """Skips with the reason where nothing runs containers."""
+    if reason := reason_against_installing():
+        pytest.skip(f"end-to-end tests need a node that runs containers: {reason}")
+    with installation() as found:
+        yield found
 
 
 @pytest.fixture
@@ -56,6 +72,8 @@ def namespace_of_its_own(kubectl: Kubectl) -> Iterator[str]:
     """A namespace that no earlier test had: rows of a deleted study stay in the database, and a namesake resumes them."""
     name = f"research-{secrets.token_hex(3)}"
     release.ensure_namespace(kubectl, name)
-    yield name
-    kubectl("delete", crd()["spec"]["names"]["plural"], "--all", f"--namespace={name}", "--timeout=90s")
-    kubectl("delete", "namespace", name, "--timeout=120s")
+    try:
+        yield name
+    finally:
+        kubectl("delete", crd()["spec"]["names"]["plural"], "--all", f"--namespace={name}", "--timeout=90s")
+        kubectl("delete", "namespace", name, "--timeout=120s")
