@@ -8,16 +8,13 @@ Between the claim and the telling a trial is RUNNING with this worker as its own
 ended it, the controller queues the trial again.
 """
 
-import os
 import shutil
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import TypeVar
 
@@ -37,7 +34,7 @@ from tuning_api.contract import (
     FailureReason,
 )
 from tuning_api.schema import Scalar
-from tuning_api.spec import Constraint, StudySpec, class_paths
+from tuning_api.spec import Constraint, StudySpec
 from tuning_api.store import StoreError, StoreRefusedError
 from tuning_trial import (
     checkpoints,
@@ -45,10 +42,10 @@ from tuning_trial import (
     config,
     database,
     errands,
-    forking,
     keeping,
     lineage,
     outcomes,
+    preparation,
     samplers,
     search,
     supervision,
@@ -64,8 +61,6 @@ from tuning_trial.outcomes import Completed, DatabaseLost, Failed, Interrupted, 
 from tuning_trial.settings import Settings
 from tuning_trial.supervision import Isolation
 
-_LARGE_ENOUGH_FOR_THREADS = 1 << 20
-"""Elements; torch's loops are parallel from 32,768 on."""
 _POLL_SECONDS = 1.0
 _ERRAND_SECONDS = 90.0
 """For what has to be asked of the checkpoints' store between two trials; less than a pod's grace period."""
@@ -107,12 +102,13 @@ def work(
         DatabaseAwayError: the database stayed away; a trial that was running stays RUNNING.
     """
     _check_store(settings)
+    logger.info("worker %s opens study %s", settings.owner.name, settings.study)
     try:
         study = database.open_study(
             settings.database_url, settings.study, stopping=lambda: signals.requested, patience=patience
         )
         logger.info("worker %s joins study %s", settings.owner.name, settings.study)
-        isolation = _prepare(_read_spec(study))
+        isolation = preparation.prepare(_read_spec(study))
         worker = _Worker(
             settings=settings,
             signals=signals,
@@ -197,54 +193,6 @@ def _read_spec(study: optuna.Study) -> StudySpec:
             f"this trial image cannot read the study's spec ({where}: {first['msg']}): is it older than the operator?"
         ) from error
     return spec
-
-
-def _prepare(spec: StudySpec) -> Isolation:
-    """Import, once, what every trial needs; and see whether this process can still be forked then."""
-    if spec.trial.isolation == "process":
-        logger.info("isolation: process, each trial gets a fresh interpreter")
-        return "process"
-    if samplers.computes_with_torch(spec.resolved_sampler):
-        logger.info("sampler %s: each trial gets a fresh interpreter", spec.resolved_sampler.type)
-        return "process"
-    started = time.monotonic()
-    # torch.cuda.is_available() then asks the driver's management library and does not initialise CUDA, which a fork
-    # would inherit in a state that cannot be used (pytorch/pytorch#83973).
-    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
-    if spec.trial.objective:
-        _import(spec.trial.objective.partition(":")[0])
-        logger.info("imported %s in %.0f s", spec.trial.objective, time.monotonic() - started)
-    else:
-        # Only here: with isolation "process" this process needs no torch, and a wrong setting is reported seconds earlier.
-        import torch  # noqa: PLC0415
-
-        from tuning_trial import lightning_parser, lightning_runner  # noqa: F401, PLC0415
-
-        lightning_parser.shared_parser()
-        for path in class_paths(spec.trial.lightning):
-            _import(path.rpartition(".")[0])
-        logger.info("imported torch %s and the model in %.0f s", torch.__version__, time.monotonic() - started)
-    if why := _obstacle_to_forks():
-        logger.warning("%s: each trial gets a fresh interpreter instead of a fork (isolation: process)", why)
-        return "process"
-    return "fork"
-
-
-def _obstacle_to_forks() -> str | None:
-    torch = sys.modules.get("torch")
-    if torch is None:  # an objective that does without
-        return forking.obstacle(torch_has_cuda=False, parallel_loop=lambda: None)
-    return forking.obstacle(
-        torch_has_cuda=bool(torch.cuda.is_initialized()),
-        parallel_loop=lambda: torch.ones(_LARGE_ENOUGH_FOR_THREADS),  # not made here: that would start the threads
-    )
-
-
-def _import(module: str) -> None:
-    try:
-        import_module(module)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's code may raise anything
-        logger.warning("cannot import %s: %s: %s; the trials will say where", module, type(error).__name__, error)
 
 
 def _run_trials(worker: _Worker) -> ExitCode:
