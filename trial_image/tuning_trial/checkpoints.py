@@ -132,7 +132,7 @@ class CheckpointFile:
             temporary.unlink(missing_ok=True)
 
     def discard_middle(self) -> None:
-        """Remove the middle of an epoch, if it was found. It does no harm if a bucket keeps it: the next epoch is another one."""
+        """Remove the middle of an epoch, if it was found. A bucket may keep it: it is of no other epoch."""
         if not self.middle.exists():
             return
         self.middle.unlink()

@@ -15,9 +15,6 @@ from typing_extensions import override
 from tuning_trial import database
 from tuning_trial.log import logger
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 _PAUSE_SECONDS = 5.0
 """Between two tries. NB: where packets are dropped, and not refused, a try takes as long as connecting may: 10 s."""
 
