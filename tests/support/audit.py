@@ -70,6 +70,15 @@ def writes(log: Path, *, user: str, namespace: str, since: datetime) -> Counter[
     )
 
 
+def requests(log: Path, *, user: str, since: datetime) -> Counter[str]:
+    """All requests of a user that are over, as "verb resource/subresource"."""
+    return Counter(
+        f"{event['verb']} {_resource(event.get('objectRef', {}))}"
+        for event in _events(log)
+        if event["user"]["username"] == user and datetime.fromisoformat(event["requestReceivedTimestamp"]) >= since
+    )
+
+
 def _events(log: Path) -> Iterator[dict[str, Any]]:
     """Finished requests; the last line may still be being written."""
     for line in log.read_text().splitlines():

@@ -46,6 +46,8 @@ class OperatorProcess:
     database: URL
     directory: Path
     settings: dict[str, str] = field(default_factory=dict)
+    start_seconds: float = 60
+    """How long it may take until it watches."""
 
     def __enter__(self) -> Self:
         self.start()
@@ -62,6 +64,11 @@ class OperatorProcess:
         return (self.directory / "operator.log").read_text()
 
     @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._process.pid
+
+    @property
     def is_running(self) -> bool:
         """Whether the process is there."""
         return self._process.poll() is None
@@ -69,7 +76,8 @@ class OperatorProcess:
     def start(self) -> None:
         """Start it and wait until it watches."""
         self.launch()
-        wait_until(self._answers, bool, seconds=60, what=f"the operator watches; its log ends with {self.log[-1500:]}")
+        what = f"the operator watches; its log ends with {self.log[-1500:]}"
+        wait_until(self._answers, bool, seconds=self.start_seconds, what=what)
 
     def launch(self) -> None:
         """Start it, whether or not it can do anything."""

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,22 @@ class PostgresServer:
         self._process.wait(30)
         self._process = None
 
+    @property
+    def pid(self) -> int:
+        """The server's first process, whose children all others are.
+
+        Raises:
+            RuntimeError: it does not run.
+        """
+        if self._process is None:
+            raise RuntimeError("Postgres does not run")
+        return self._process.pid
+
+    @property
+    def log(self) -> Path:
+        """What the server has written."""
+        return self._log
+
     def url(self, database: str = "postgres") -> URL:
         """The administrator's way into a database."""
         return URL.create(DRIVER, username=ADMIN, password=PASSWORD, host=self.host, port=self.port, database=database)
@@ -127,16 +144,25 @@ def _free_port(address: str) -> int:
         return port
 
 
+@contextmanager
+def running_server() -> Iterator[PostgresServer]:
+    """A server that runs until the end of the block; nothing of it is left."""
+    # NB: pytest's own folders are readable by their owner alone, and Postgres may have to run as somebody else.
+    directory = Path(tempfile.mkdtemp(prefix="tuningstudy-postgres-"))
+    try:
+        server = PostgresServer(directory)
+        server.start()
+        yield server
+        server.stop()
+    finally:
+        shutil.rmtree(directory)
+
+
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
     """One server for the session; a test that stops it starts it again."""
-    # NB: pytest's own folders are readable by their owner alone, and Postgres may have to run as somebody else.
-    directory = Path(tempfile.mkdtemp(prefix="tuningstudy-postgres-"))
-    server = PostgresServer(directory)
-    server.start()
-    yield server
-    server.stop()
-    shutil.rmtree(directory)
+    with running_server() as server:
+        yield server
 
 
 @pytest.fixture
