@@ -61,7 +61,7 @@ def measure(*, longer: bool, say: Callable[[str], None]) -> Figures:
         kubeconfig = service_account_kubeconfig(plane, kubectl)
         settings = _settings()
         with (
-            OperatorProcess(kubeconfig, database, Path(folder) / "operator", settings, start_seconds=300) as operator,
+            OperatorProcess(kubeconfig, database, Path(folder) / "operator", settings) as operator,
             Crowd(plane.kubeconfig, database) as crowd,
         ):
             sizes = []

@@ -36,7 +36,7 @@ TITLE = "Hundreds of workers"
 ABOUT = """\
 Claimers on one study, each with a connection of its own and the rights of a worker: they claim with the worker's own code,
 train for no time at all and end the trial. A quarter of them share a process. Beside them the controller's own code reads the
-rows, decides and adds trials, pass after pass without a pause, so that no claim waits for the operator's next look. A claim's time is
+rows, decides and adds trials, pass after pass, so that no claim waits for the operator's next look. A claim's time is
 that of its transaction. Overshoot is how many trials there were beyond `maxTrials`.
 """
 CLAIMERS = (64, 256)

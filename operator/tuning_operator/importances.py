@@ -7,7 +7,11 @@ from collections.abc import Iterable
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from tuning_operator.decide.front import even_choice
+
 LEAST_TRIALS = 4
+MOST_TRIALS = 1000
+"""Of more trials an even choice is looked at: it tells as much, and all of 10,000 would take seconds."""
 
 
 def importances(trials: Iterable[FrozenTrial]) -> dict[str, float]:
@@ -25,7 +29,8 @@ def importances(trials: Iterable[FrozenTrial]) -> dict[str, float]:
 
     study = optuna.create_study()
     study.add_trials(
-        create_trial(value=trial.values[0], params=trial.params, distributions=trial.distributions) for trial in finite
+        create_trial(value=trial.values[0], params=trial.params, distributions=trial.distributions)
+        for trial in even_choice(finite, most=MOST_TRIALS)
     )
     with warnings.catch_warnings():
         # Of a branch with few trials: the share is said as it is, and gets better with more of them.

@@ -46,7 +46,7 @@ class OperatorProcess:
     database: URL
     directory: Path
     settings: dict[str, str] = field(default_factory=dict)
-    start_seconds: float = 60
+    start_seconds: float = 180
     """How long it may take until it watches."""
 
     def __enter__(self) -> Self:

@@ -26,14 +26,19 @@ from tests.support.chart_studies import (
 from tuning_api import contract
 from tuning_api.contract import FailureReason
 from tuning_api.status import Phase, Reason, StudyStatus
+from tuning_operator.charts.source import StudyData
 from tuning_operator.charts.summary import MOST_OF_FRONT, Summary, search_space, subject, summary
 from tuning_operator.charts.table import MOST_ROWS, Table, table
 from tuning_operator.charts.wording import counted, duration, shortened, shown
 from tuning_operator.model import Clock
 
 
+def summary_of(data: StudyData) -> Summary:
+    return summary(data, subject(data, now=NOW), now=NOW)
+
+
 def said(trials: list[FrozenTrial] | None = None, **changes: Any) -> Summary:
-    return summary(a_study_data(trials, **changes), now=NOW)
+    return summary_of(a_study_data(trials, **changes))
 
 
 def listed(trials: list[FrozenTrial], **changes: Any) -> Table:
@@ -319,7 +324,7 @@ def test_columns_are_the_search_space_and_whatever_else_trials_have() -> None:
 def test_a_front_is_told_by_its_trials() -> None:
     """How many, each with its values, and all of them to be copied, one document each."""
     data = two_objectives()
-    page, front = summary(data, now=NOW), subject(data, now=NOW).best
+    page, front = summary_of(data), subject(data, now=NOW).best
     assert page.goals == [("maximize", "val_acc"), ("minimize", "latency")]
     assert page.best is not None
     assert (page.best.value, page.best.lines[0], len(page.best.lines)) == (
@@ -338,7 +343,7 @@ def test_a_long_front_is_cut_in_the_summary_and_marked_in_the_table() -> None:
     for trial in trials:
         trial.values = [float(trial.number), float(trial.number)]
     data = two_objectives(trials)
-    best = summary(data, now=NOW).best
+    best = summary_of(data).best
     assert best is not None
     assert (len(best.lines), best.more) == (1 + MOST_OF_FRONT, 3)
     assert [row.is_best for row in table(data, subject(data, now=NOW), now=NOW).rows] == [True] * len(trials)
@@ -362,7 +367,7 @@ def test_a_trial_that_breaks_a_constraint_says_which_and_by_how_much() -> None:
     data = with_a_constraint([good, better])
     rows = table(data, subject(data, now=NOW), now=NOW).rows
     assert [(row.broken, row.is_best) for row in rows] == [(["latency <= 24 by 6.5"], False), ([], True)]
-    page = summary(data, now=NOW)
+    page = summary_of(data)
     assert page.goals[1] == ("keep", "latency ≤ 24")
     assert facts(page)["Infeasible"] == ("1 trial", "break a constraint, never the best")
 
@@ -372,7 +377,7 @@ def test_without_a_feasible_trial_the_page_says_so() -> None:
     trials = some(TrialState.COMPLETE, 2)
     for trial in trials:
         trial.set_constraint("latency <= 24", 6.5)
-    page = summary(with_a_constraint(trials), now=NOW)
+    page = summary_of(with_a_constraint(trials))
     assert (page.best, page.no_best) == (
         None,
         "None of the 2 complete trials is feasible: each breaks a constraint.",

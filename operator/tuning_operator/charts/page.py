@@ -87,7 +87,7 @@ def _in_a_script(figures: Mapping[str, str]) -> Markup:
 
 def chart_page(data: StudyData, *, now: datetime, figures_version: str, chart: str) -> str:
     """The page of one chart of a study."""
-    said = summary(data, now=now)
+    said = summary(data, subject(data, now=now), now=now)
     charts = charts_of(data.directions)
     return _render("chart.html", study=said, chart=chart, charts=charts, figures_version=figures_version, root=ROOT)
 
@@ -102,7 +102,8 @@ def message_page(
 
 
 def _said(data: StudyData, *, now: datetime) -> tuple[Summary, Table]:
-    return summary(data, now=now), table(data, subject(data, now=now), now=now)
+    drawn = subject(data, now=now)  # once: which trials are the best takes long to find among ten thousand
+    return summary(data, drawn, now=now), table(data, drawn, now=now)
 
 
 def _live(said: Summary, trials: Table) -> Live:

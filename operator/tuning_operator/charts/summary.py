@@ -99,9 +99,8 @@ def subject(data: StudyData, *, now: datetime) -> Subject:
     return Subject(trials=data.trials, directions=data.directions, metrics=tuple(known), now=now)
 
 
-def summary(data: StudyData, *, now: datetime) -> Summary:
+def summary(data: StudyData, drawn: Subject, *, now: datetime) -> Summary:
     """The upper part of a page."""
-    drawn = subject(data, now=now)
     phase = data.status.phase or Phase.PENDING
     total = _total(data)
     return Summary(

@@ -5,8 +5,11 @@ NB: not Optuna's. Decisions are pure and know trials by their values alone; a te
 
 import math
 from collections.abc import Sequence
+from typing import TypeVar
 
 from tuning_api.search import Direction
+
+Item = TypeVar("Item")
 
 
 def front(values: Sequence[tuple[float, ...]], directions: Sequence[Direction]) -> list[int]:
@@ -25,12 +28,12 @@ def front(values: Sequence[tuple[float, ...]], directions: Sequence[Direction]) 
     return found
 
 
-def even_choice(places: Sequence[int], *, most: int) -> list[int]:
-    """At most so many of a sorted front, with both its ends."""
-    if len(places) <= most:
-        return list(places)
-    last = len(places) - 1
-    return [places[round(step * last / (most - 1))] for step in range(most)]
+def even_choice(items: Sequence[Item], *, most: int) -> list[Item]:
+    """At most so many of things in an order, such as a sorted front, with both its ends."""
+    if len(items) <= most:
+        return list(items)
+    last = len(items) - 1
+    return [items[round(step * last / (most - 1))] for step in range(most)]
 
 
 def _losses(values: tuple[float, ...], directions: Sequence[Direction]) -> tuple[float, ...]:
