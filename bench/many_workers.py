@@ -80,7 +80,7 @@ def _run(url: URL, postgres: int, *, claimers: int, trials: int) -> Figures:
     tenancy = Tenancy(url, signing_key=SIGNING_KEY, charts_password=None)
     studies = OptunaStudies(tenancy)
     studies.open(KEY, spec)
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("fork")  # they have imported all that they need
     now, over, said = context.Event(), context.Event(), context.Queue()
     workers_url = tenancy.worker_url(naming.database_schema(KEY.namespace), base=url)
     names = [f"claimer-{place}" for place in range(claimers)]
