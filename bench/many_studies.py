@@ -4,6 +4,7 @@ import math
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -100,7 +101,7 @@ def _watch(
         ages += crowd.ages()
     took = time.monotonic() - begun
     cpu, database_cpu = cpu_seconds(operator.pid) - cpu, cpu_seconds(postgres.pid) - database_cpu
-    requests = audit.requests(audit_log, user=USER, since=since)
+    asked = [request for request in audit.requests(audit_log, since=since) if request.user == USER]
     with postgres.log.open("rb") as log:
         log.seek(written)
         statements = sum(_STATEMENT in line.decode(errors="replace") for line in log)
@@ -115,9 +116,9 @@ def _watch(
         "statements": statements / took,
         "passes": (_passes(operator) - passes) / took,
         "trials": (crowd.ended() - ended) / took,
-        "reads": sum(count for what, count in requests.items() if what.split()[0] not in audit.WRITES) / took,
-        "writes": sum(count for what, count in requests.items() if what.split()[0] in audit.WRITES) / took,
-        "requests": dict(requests),
+        "reads": sum(not request.is_write for request in asked) / took,
+        "writes": sum(request.is_write for request in asked) / took,
+        "requests": Counter(f"{request.verb} {request.what}" for request in asked),
     }
 
 

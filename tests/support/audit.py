@@ -40,15 +40,15 @@ class Request:
         return self.agent.partition("/")[0]
 
 
-def requests(log: Path, *, namespace: str, since: datetime) -> Iterator[Request]:
-    """Requests about what is in a namespace, in the order in which they were answered.
+def requests(log: Path, *, since: datetime, namespace: str | None = None) -> Iterator[Request]:
+    """Requests about what is in a namespace, or about anything, in the order in which they were answered.
 
     NB: a watch is answered when it begins, and written down once more when it ends; only its end is counted.
     """
     for event in _events(log):
         reference = event.get("objectRef", {})
         received = datetime.fromisoformat(event["requestReceivedTimestamp"])
-        if reference.get("namespace") == namespace and received >= since:
+        if namespace in {None, reference.get("namespace")} and received >= since:
             yield Request(
                 user=event["user"]["username"],
                 agent=event.get("userAgent", ""),
@@ -67,15 +67,6 @@ def writes(log: Path, *, user: str, namespace: str, since: datetime) -> Counter[
         f"{request.verb} {request.what}"
         for request in requests(log, namespace=namespace, since=since)
         if request.user == user and request.is_write and request.code < 400
-    )
-
-
-def requests(log: Path, *, user: str, since: datetime) -> Counter[str]:
-    """All requests of a user that are over, as "verb resource/subresource"."""
-    return Counter(
-        f"{event['verb']} {_resource(event.get('objectRef', {}))}"
-        for event in _events(log)
-        if event["user"]["username"] == user and datetime.fromisoformat(event["requestReceivedTimestamp"]) >= since
     )
 
 
