@@ -21,6 +21,7 @@ from tuning_operator.controller import Controller, Pace
 from tuning_operator.database import Tenancy
 from tuning_operator.executors.kubernetes import KubernetesExecutor
 from tuning_operator.metrics import Metrics
+from tuning_operator.rounds import Rounds
 from tuning_operator.settings import ChartsSettings, OperatorSettings
 from tuning_operator.studies import OptunaStudies
 
@@ -55,12 +56,13 @@ def run() -> None:
     metrics = Metrics()
     registry = kopf.OperatorRegistry()
     pool = ThreadPoolExecutor(PASSES_AT_ONCE, thread_name_prefix="pass")
+    controller, studies = wire(settings, metrics)
     handlers.register(
         registry,
-        controller=wire(settings, metrics),
+        controller=controller,
         metrics=metrics,
         pool=pool,
-        resync_seconds=settings.resync_seconds,
+        rounds=Rounds(pulses=studies.pulses, pool=pool, seconds=settings.resync_seconds),
     )
     kopf_settings = kopf.OperatorSettings()
     framework.configure(kopf_settings)
@@ -79,7 +81,7 @@ def run() -> None:
     )
 
 
-def wire(settings: OperatorSettings, metrics: Metrics) -> Controller:
+def wire(settings: OperatorSettings, metrics: Metrics) -> tuple[Controller, OptunaStudies]:
     """Put the controller together: the one place that knows which gateways are real."""
     password = settings.charts_database_password
     signing_key = settings.signing_key.get_secret_value()
@@ -89,9 +91,10 @@ def wire(settings: OperatorSettings, metrics: Metrics) -> Controller:
     executor = KubernetesExecutor(
         cluster.connect(), tenancy=tenancy, worker_url=settings.worker_url, defaults=settings.worker_defaults
     )
-    return Controller(
+    studies = OptunaStudies(tenancy)
+    controller = Controller(
         executor=executor,
-        studies=OptunaStudies(tenancy),
+        studies=studies,
         links=lambda study, now: study_links(
             study.status.charts,
             external_url=settings.charts_url_external,
@@ -104,6 +107,7 @@ def wire(settings: OperatorSettings, metrics: Metrics) -> Controller:
         metrics=metrics,
         pace=Pace(settings.status_seconds),
     )
+    return controller, studies
 
 
 def _register_probes(

@@ -8,16 +8,16 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from tuning_api.spec import DeletionPolicy, StudySpec
 from tuning_api.status import Charts, Condition, ConditionStatus, ConditionType, Reason, StudyStatus
 from tuning_operator import decide
-from tuning_operator.decide import report, validity
+from tuning_operator.decide import attention, report, validity
 from tuning_operator.errors import Conflict, DatabaseUnavailable, Refused, RowsUnreadable, TuningError
 from tuning_operator.executor import Executor
 from tuning_operator.metrics import Metrics
-from tuning_operator.model import Plan, Record, Snapshot, Study, StudyKey, Trouble
+from tuning_operator.model import Look, Plan, Record, Snapshot, Study, StudyKey, Trouble
 from tuning_operator.studies import Studies
 
 logger = logging.getLogger(__name__)
@@ -59,8 +59,11 @@ class Controller:
         self._pace = pace or Pace()
         self._written: dict[str, float] = {}
 
-    def reconcile(self, key: StudyKey) -> None:
+    def reconcile(self, key: StudyKey) -> Look | None:
         """Make one pass over a study.
+
+        Returns:
+            What it leaves for whoever decides when the next one comes; None if it could not do what it should.
 
         Raises:
             TuningError: the cluster is unavailable; the next pass tries again.
@@ -69,10 +72,10 @@ class Controller:
         study = self._executor.study(key)
         if study is None:
             self._metrics.forget(key)
-            return
+            return None
         with self._metrics.timed_pass():
             try:
-                self._pass(study)
+                return self._pass(study)
             except RowsUnreadable as error:
                 self._metrics.count_error(error)
                 message = f"{error}: restore them from a backup, or create a study of another name"
@@ -91,6 +94,7 @@ class Controller:
                 message = f"the operator made a mistake ({type(error).__name__}: {error}) and tries again; see its log"
                 self._report_fault(study, Trouble(Reason.OPERATOR_ERROR, message))
                 raise
+        return None
 
     def release(self, key: StudyKey, policy: DeletionPolicy) -> None:
         """Let go of a study that is being deleted; its Jobs go with it, by their owner references.
@@ -102,24 +106,21 @@ class Controller:
         if policy is DeletionPolicy.DELETE:
             self._studies.delete(key)
 
-    def _pass(self, study: Study) -> None:
+    def _pass(self, study: Study) -> Look:
         spec = study.spec
         if spec is None:
-            self._report_fault(study, Trouble(Reason.INVALID_SPEC, study.fault or "the spec cannot be read"))
-            return
+            return self._refuse(study, study.fault or "the spec cannot be read")
         record = self._studies.read(study.key)
         fault = validity.fault(spec, record.stored_spec if record and record.has_trials else None)
         if fault := fault or (validity.foreign(spec, record) if record else None):
-            self._report_fault(study, Trouble(Reason.INVALID_SPEC, fault))
-            return
+            return self._refuse(study, fault)
         if record is None or record.stored_spec != spec.to_document():
             self._studies.open(study.key, spec)
             record = self._studies.read(study.key)
         if record is None:
             raise DatabaseUnavailable(f"study {study.key.name} vanished while it was being opened")
         if fault := self._warm_start(study, spec, record):
-            self._report_fault(study, Trouble(Reason.INVALID_SPEC, fault))
-            return
+            return self._refuse(study, fault)
         snapshot = Snapshot(
             now=datetime.now(UTC), study=study, spec=spec, record=record, workers=self._executor.workers(study)
         )
@@ -127,7 +128,8 @@ class Controller:
         refusal = self._act(snapshot, plan)
         status = report.status(snapshot, plan, charts=self._links(study, snapshot.now), refusal=refusal)
         self._metrics.observe(study.key, status, record.trials)
-        self._write(study, status)
+        has_said = self._write(study, status)
+        return attention.look_of(snapshot, plan, has_said=has_said, counts_at=self._counts_at(study, now=snapshot.now))
 
     def _warm_start(self, study: Study, spec: StudySpec, record: Record) -> str | None:
         """Take over the trials of earlier studies that are named for the first time; or why one cannot be found."""
@@ -167,25 +169,36 @@ class Controller:
             return Trouble(reason, f"a worker cannot be created: {error}")
         return None
 
-    def _report_fault(self, study: Study, trouble: Trouble) -> None:
+    def _refuse(self, study: Study, fault: str) -> Look:
+        """Say what is wrong with a spec: only another one makes it better, or an earlier study that comes to be there."""
+        return Look(has_news=self._report_fault(study, Trouble(Reason.INVALID_SPEC, fault)), moves=False)
+
+    def _report_fault(self, study: Study, trouble: Trouble) -> bool:
         now = datetime.now(UTC)
         charts = self._links(study, now) if study.status.charts else None
         status = report.status_of_fault(study, trouble, charts=charts, now=now)
         self._metrics.observe(study.key, status)
-        self._write(study, status)
+        return self._write(study, status)
 
-    def _write(self, study: Study, status: StudyStatus) -> None:
-        """Write the status once, if it is worth a write; then tell of transitions."""
+    def _write(self, study: Study, status: StudyStatus) -> bool:
+        """Write the status once, if it is worth a write, and tell of transitions; whether it differs from the last one."""
         old = study.status
         if not report.differs(status, old):
-            return
-        since_last_write = time.monotonic() - self._written.get(study.uid, float("-inf"))
-        if not report.is_urgent(status, old) and since_last_write < self._pace.status_seconds:
-            return
+            return False
+        if not report.is_urgent(status, old) and self._pause(study) > 0:
+            return True
         self._executor.write_status(study, status)
         self._written[study.uid] = time.monotonic()
         self._keep_for_charts(study, status)
         self._tell(study, status)
+        return True
+
+    def _pause(self, study: Study) -> float:
+        """Seconds until counts may be written again."""
+        return self._written.get(study.uid, float("-inf")) + self._pace.status_seconds - time.monotonic()
+
+    def _counts_at(self, study: Study, *, now: datetime) -> datetime:
+        return now + timedelta(seconds=max(0.0, self._pause(study)))
 
     def _keep_for_charts(self, study: Study, status: StudyStatus) -> None:
         """The charts server reads only the database; it may miss a status, it may not stop one."""

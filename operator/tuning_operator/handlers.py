@@ -1,8 +1,10 @@
 """What Kopf calls. Each handler only says which study wants a pass; the pass reads everything anew.
 
-Events are hints: a study that was created or changed, a Job that began or ended. A timer looks at running studies, since
-trials end in the database and no event tells of it; another one looks at ended studies now and then, whose links end.
-Neither writes through Kopf: the status has one writer.
+Events are hints: a study that was created or changed, a Job that began or ended. The rounds look after studies that have
+not ended, since trials end in the database and no event tells of it; a timer looks at ended studies now and then, whose
+links end. Neither writes through Kopf: the status has one writer.
+
+NB: no timers of Kopf's for studies that have not ended: each turn of each costs more than most passes have to do.
 """
 
 import asyncio
@@ -20,7 +22,8 @@ from tuning_api.status import Phase
 from tuning_operator.controller import Controller
 from tuning_operator.errors import DatabaseUnavailable, TuningError
 from tuning_operator.metrics import Metrics
-from tuning_operator.model import StudyKey
+from tuning_operator.model import Look, StudyKey
+from tuning_operator.rounds import Rounds
 
 logger = logging.getLogger(__name__)
 
@@ -36,9 +39,16 @@ RELEASE_SECONDS = 300
 class SingleFlight:
     """Runs at most one pass a study at a time; a request during a pass causes one more after it."""
 
-    def __init__(self, work: Callable[[StudyKey], None], *, pool: ThreadPoolExecutor) -> None:
+    def __init__(
+        self,
+        work: Callable[[StudyKey], Look | None],
+        *,
+        pool: ThreadPoolExecutor,
+        passed: Callable[[StudyKey, Look | None], None] = lambda _key, _look: None,
+    ) -> None:
         self._work = work
         self._pool = pool
+        self._passed = passed
         self._running: set[StudyKey] = set()
         self._again: set[StudyKey] = set()
 
@@ -51,7 +61,8 @@ class SingleFlight:
         try:
             while True:
                 self._again.discard(key)
-                await asyncio.get_running_loop().run_in_executor(self._pool, self._work, key)
+                look = await asyncio.get_running_loop().run_in_executor(self._pool, self._work, key)
+                self._passed(key, look)
                 if key not in self._again:
                     return
         finally:
@@ -64,31 +75,26 @@ def register(
     controller: Controller,
     metrics: Metrics,
     pool: ThreadPoolExecutor,
-    resync_seconds: float,
+    rounds: Rounds,
 ) -> None:
     """Register all handlers; the registry is explicit, so that two operators can live in one process."""
-    flight = SingleFlight(_safely(controller.reconcile, metrics), pool=pool)
+    flight = SingleFlight(_safely(controller.reconcile, metrics), pool=pool, passed=rounds.passed)
+    _register_rounds(registry, rounds=rounds, flight=flight)
 
     @kopf.on.event(*STUDIES, registry=registry)
-    async def study_changed(body: kopf.Body, **_: Any) -> None:
+    async def study_changed(body: kopf.Body, type: str | None, **_: Any) -> None:  # noqa: A002 - Kopf's name
+        if type != "DELETED" and _goes_on(body):
+            rounds.add(_key(body))
+        else:
+            rounds.drop(_key(body))
         if _wants_a_pass(body):
             await flight.run(_key(body))
 
     @kopf.timer(
         *STUDIES,
         registry=registry,
-        interval=resync_seconds,
-        initial_delay=lambda **_: random.uniform(0, resync_seconds),  # noqa: S311 - spreads the herd after a restart
-        when=lambda status, **_: status.get("phase") not in TERMINAL,
-    )
-    async def study_is_due(body: kopf.Body, **_: Any) -> None:
-        await flight.run(_key(body))
-
-    @kopf.timer(
-        *STUDIES,
-        registry=registry,
         interval=ENDED_SECONDS,
-        initial_delay=lambda **_: random.uniform(0, ENDED_SECONDS),  # noqa: S311
+        initial_delay=lambda **_: random.uniform(0, ENDED_SECONDS),  # noqa: S311 - spreads the herd after a restart
         when=lambda status, **_: status.get("phase") in TERMINAL,
     )
     async def ended_study_is_due(body: kopf.Body, **_: Any) -> None:
@@ -111,20 +117,41 @@ def register(
             kopf.warn(body, reason="LeftBehind", message=left)
 
 
-def _safely(work: Callable[[StudyKey], None], metrics: Metrics) -> Callable[[StudyKey], None]:
-    """A pass that fails is logged once and tried again by the timer; it never stops the others."""
+def _register_rounds(registry: kopf.OperatorRegistry, *, rounds: Rounds, flight: SingleFlight) -> None:
+    tasks: list[asyncio.Task[None]] = []
 
-    def run(key: StudyKey) -> None:
+    @kopf.on.startup(registry=registry)
+    async def start_rounds(**_: Any) -> None:
+        tasks.append(asyncio.create_task(rounds.run(flight.run)))
+
+    @kopf.on.cleanup(registry=registry)
+    async def stop_rounds(**_: Any) -> None:
+        for task in tasks:
+            task.cancel()
+
+
+def _safely(work: Callable[[StudyKey], Look | None], metrics: Metrics) -> Callable[[StudyKey], Look | None]:
+    """A pass that fails is logged once and tried again at the next tick; it never stops the others."""
+
+    def run(key: StudyKey) -> Look | None:
         try:
-            work(key)
+            return work(key)
         except TuningError as error:
             metrics.count_error(error)
             logger.warning("the pass was put off: %s", error, extra={"study": str(key)})
         except Exception as error:
             metrics.count_error(error)
             logger.exception("the pass failed", extra={"study": str(key)})
+        return None
 
     return run
+
+
+def _goes_on(body: kopf.Body) -> bool:
+    """Whether a study has not ended, or may go on: its spec was changed."""
+    if body.metadata.get("deletionTimestamp"):
+        return False
+    return body.status.get("phase") not in TERMINAL or _wants_a_pass(body)
 
 
 def _wants_a_pass(body: kopf.Body) -> bool:

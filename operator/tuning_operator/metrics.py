@@ -1,10 +1,10 @@
 """Prometheus series. Labels are phases, states and reasons, never names of objects: those would grow without bound."""
 
-import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram, Info
@@ -12,7 +12,7 @@ from prometheus_client import Counter as PrometheusCounter
 
 from tuning_api.status import ConditionStatus, ConditionType, Phase, Reason, StudyStatus
 from tuning_operator.errors import TuningError
-from tuning_operator.model import StudyKey, Trial
+from tuning_operator.model import StudyKey, Trial, TrialState
 
 _AS_ASKED = frozenset({Reason.ENDED, Reason.SUSPENDED})
 """Why a study may stand still without anything being wrong."""
@@ -49,7 +49,14 @@ class Metrics:
             {name: version(name) for name in ("kopf", "optuna", "kubernetes")}
         )
         self._known: dict[StudyKey, _Counted] = {}
-        self._lock = threading.Lock()
+        # NB: counted when somebody asks: to count all studies in each pass would take longer than the pass.
+        for phase in Phase:
+            self._studies.labels(phase).set_function(partial(self._in_phase, phase))
+        for reason in Reason:
+            self._stalled.labels(reason).set_function(partial(self._stalled_for, reason))
+        for state in TrialState:
+            self._trials.labels(state).set_function(partial(self._in_state, state))
+        self._workers.set_function(lambda: sum(one.workers for one in self._all()))
 
     @contextmanager
     def timed_pass(self) -> Iterator[None]:
@@ -70,31 +77,27 @@ class Metrics:
             status: what is said of it.
             trials: all of them; None where they cannot be read, and are what they were.
         """
-        with self._lock:
-            before = self._known.get(key)
-            if trials is not None:
-                states = Counter(str(trial.state) for trial in trials)
-            else:
-                states = before.trials if before else Counter()
-            self._known[key] = _Counted(status.phase or Phase.PENDING, states, status.workers or 0, _stalled(status))
-            self._publish()
+        before = self._known.get(key)
+        states = before.trials if before else Counter()
+        if trials is not None:
+            states = Counter(str(trial.state) for trial in trials)
+        self._known[key] = _Counted(status.phase or Phase.PENDING, states, status.workers or 0, _stalled(status))
 
     def forget(self, key: StudyKey) -> None:
         """Stop counting a study that is gone."""
-        with self._lock:
-            if self._known.pop(key, None):
-                self._publish()
+        self._known.pop(key, None)
 
-    def _publish(self) -> None:
-        counted = self._known.values()
-        for phase in Phase:
-            self._studies.labels(phase).set(sum(one.phase is phase for one in counted))
-        for reason in Reason:
-            self._stalled.labels(reason).set(sum(one.stalled is reason for one in counted))
-        states: Counter[str] = sum((one.trials for one in counted), Counter())
-        for state in ("WAITING", "RUNNING", "COMPLETE", "PRUNED", "FAIL"):
-            self._trials.labels(state).set(states[state])
-        self._workers.set(sum(one.workers for one in counted))
+    def _in_phase(self, phase: Phase) -> int:
+        return sum(one.phase is phase for one in self._all())
+
+    def _stalled_for(self, reason: Reason) -> int:
+        return sum(one.stalled is reason for one in self._all())
+
+    def _in_state(self, state: TrialState) -> int:
+        return sum(one.trials[state] for one in self._all())
+
+    def _all(self) -> list[_Counted]:
+        return list(self._known.values())
 
 
 def _stalled(status: StudyStatus) -> Reason | None:

@@ -217,6 +217,39 @@ class Snapshot:
 
 
 @dataclass(frozen=True)
+class Pulse:
+    """How many rows of a study are in each state: what all studies can be asked for in one statement.
+
+    No trial changes its state and leaves these numbers as they were: trials that have ended stay so and rows are only added,
+    so with as many of each there can be neither an end nor an addition, and then no claim either.
+    """
+
+    waiting: int = 0
+    running: int = 0
+    complete: int = 0
+    pruned: int = 0
+    failed: int = 0
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a pass leaves for whoever decides when the next one comes."""
+
+    has_news: bool
+    """It did something, or said something, or would have."""
+    moves: bool
+    """Its rows may change without an event: it has workers, or is about to."""
+    enough_waiting: int = 0
+    """With fewer trials waiting, workers might soon find none."""
+    heeds_each: bool = False
+    """Every trial that ends may end the study."""
+    counts_at: datetime | None = None
+    """When counts may be written again."""
+    deadline: datetime | None = None
+    """When a pass has something to do, even if nothing changes until then."""
+
+
+@dataclass(frozen=True)
 class Requeue:
     """A running trial that lost its worker: fail it and let a successor continue it."""
 

@@ -103,7 +103,7 @@ class OperatorSettings(DatabaseSettings):
     namespaces: Annotated[tuple[str, ...], NoDecode] = ()
     """The namespaces to watch, comma-separated; empty: all."""
     resync_seconds: float = Field(default=5, gt=0)
-    """How often a running study is looked at: trials end in the database, and no event tells of it."""
+    """How often the trials of running studies are counted: they end in the database, and no event tells of it."""
     status_seconds: float = Field(default=20, ge=0)
     """Counts are written to the status at most this often; a new phase or verdict is written at once."""
     probe_port: int = 8080

@@ -6,7 +6,7 @@ any of the three leaves a row from which the next pass goes on.
 
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol, TypeVar
 
 import optuna
@@ -16,10 +16,10 @@ from optuna.study import Study as OptunaStudy
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, create_trial
 from optuna.trial import TrialState as OptunaState
-from sqlalchemy import delete, select
+from sqlalchemy import TextClause, delete, select, text
 from sqlalchemy.orm import Session
 
-from tuning_api import contract
+from tuning_api import contract, naming
 from tuning_api.contract import Failure, Given, Owner, read_attribute
 from tuning_api.search import Direction
 from tuning_api.spec import StudySpec
@@ -31,6 +31,7 @@ from tuning_operator.importances import importances
 from tuning_operator.model import (
     Abandon,
     Clock,
+    Pulse,
     Record,
     Requeue,
     StudyKey,
@@ -107,6 +108,24 @@ class OptunaStudies:
             warm_started=_of_type(dict, attributes.get(contract.WARM_START_ATTRIBUTE)) or {},
             directions=tuple(Direction[direction.name] for direction in study.directions),
         )
+
+    def pulses(self, keys: Iterable[StudyKey]) -> dict[StudyKey, Pulse]:
+        """The pulses of studies in Postgres, in one statement for all; of those that a pass has read before.
+
+        Raises:
+            DatabaseUnavailable: the database does not answer, or some schema is gone.
+        """
+        known = {key: study for key in keys if (study := self._studies.get(key))}
+        schemas: dict[str, dict[int, StudyKey]] = {}
+        for key, study in known.items():
+            schemas.setdefault(naming.database_schema(key.namespace), {})[study._study_id] = key  # noqa: SLF001
+        if not known:
+            return {}
+        pulses = dict.fromkeys(known, Pulse())
+        with database_errors(), self._storage(next(iter(known)).namespace).engine.connect() as connection:
+            for schema, study_id, *counts in connection.execute(_counts_of(schemas)):
+                pulses[schemas[schema][study_id]] = Pulse(*counts)
+        return pulses
 
     def open(self, key: StudyKey, spec: StudySpec) -> None:
         """See `Studies`."""
@@ -268,6 +287,21 @@ class OptunaStudies:
         if known is None or known[0] != complete:
             known = self._importances[key] = complete, importances(trials)
         return known[1]
+
+
+def _counts_of(schemas: Mapping[str, Iterable[int]]) -> TextClause:
+    """How many trials of each study are in each state, over all schemas.
+
+    NB: each schema has a type of its own for the states, so they are compared as texts. Names of schemas come from
+    `naming.database_schema` and hold nothing but [a-z0-9_].
+    """
+    counts = ", ".join(f"count(*) FILTER (WHERE state::text = '{state}')" for state in TrialState)
+    parts = (
+        f"SELECT '{schema}', study_id, {counts} FROM \"{schema}\".trials"  # noqa: S608
+        f" WHERE study_id IN ({', '.join(map(str, identities))}) GROUP BY study_id"
+        for schema, identities in schemas.items()
+    )
+    return text(" UNION ALL ".join(parts))
 
 
 def _rows(study: OptunaStudy) -> tuple[dict[str, Any], list[FrozenTrial]]:

@@ -13,6 +13,7 @@ from tuning_operator import framework, handlers
 from tuning_operator.handlers import SingleFlight
 from tuning_operator.metrics import Metrics
 from tuning_operator.model import StudyKey
+from tuning_operator.rounds import Rounds
 
 KEY = StudyKey("research", "digits")
 
@@ -88,19 +89,26 @@ def test_only_what_asks_for_something_new_gets_a_pass(body: dict[str, Any], *, w
     assert handlers._wants_a_pass(kopf.Body(body)) is wanted
 
 
-PACES = {"": 5, "Pending": 5, "Running": 5, "Suspended": 5, "Complete": 3600, "Failed": 3600}
+PACES: dict[str, list[int]] = {
+    "": [],
+    "Pending": [],
+    "Running": [],
+    "Suspended": [],
+    "Complete": [3600],
+    "Failed": [3600],
+}
 
 
-@pytest.mark.parametrize(("phase", "seconds"), PACES.items(), ids=lambda value: str(value) or "no phase yet")
-def test_every_study_is_looked_at_by_one_timer(phase: str, seconds: float) -> None:
-    """One that runs, since trials end in the database; one that has ended, since its links end."""
+@pytest.mark.parametrize(("phase", "paces"), PACES.items(), ids=lambda value: str(value) or "no phase yet")
+def test_only_ended_studies_have_a_timer(phase: str, paces: list[int]) -> None:
+    """Their links end; the rounds look after all others."""
     registry = kopf.OperatorRegistry()
     controller: Any = SimpleNamespace(reconcile=lambda _: None)
     with ThreadPoolExecutor(1) as pool:
-        handlers.register(registry, controller=controller, metrics=Metrics(), pool=pool, resync_seconds=5)
+        rounds = Rounds(pulses=lambda _: {}, pool=pool, seconds=5)
+        handlers.register(registry, controller=controller, metrics=Metrics(), pool=pool, rounds=rounds)
     timers: list[Any] = list(registry._spawning._handlers)
-    due = [timer.interval for timer in timers if timer.when(status={"phase": phase} if phase else {})]
-    assert due == [seconds]
+    assert [timer.interval for timer in timers if timer.when(status={"phase": phase} if phase else {})] == paces
 
 
 def test_a_job_leads_to_its_study() -> None:

@@ -1,7 +1,7 @@
 """Signed links: whoever has one may open one study until the link ends, and nothing else.
 
 The signature is an HMAC over the end, namespace and study under the operator's signing key, so no list of links is kept
-anywhere: the status has the newest, and older ones are good until their own end (ADR 0021).
+anywhere: the status has the newest, and older ones are good until their own end (ADR 0020).
 """
 
 import base64

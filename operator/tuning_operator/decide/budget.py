@@ -78,10 +78,10 @@ def _free(snapshot: Snapshot, *, waiting: int, running: int, room: int) -> int:
     spec = snapshot.spec
     may_fail = spec.max_failed_trials - failed(snapshot.record.trials)
     on_their_way = max(spec.parallelism, may_fail) - running
-    return max(0, min(_buffer(snapshot), room, on_their_way) - waiting)
+    return max(0, min(buffer(snapshot), room, on_their_way) - waiting)
 
 
-def _buffer(snapshot: Snapshot) -> int:
+def buffer(snapshot: Snapshot) -> int:
     """How many trials should wait, by how long the latest took that ended well; failed ones may be a broken model's."""
     latest = [
         (trial.ended - trial.started).total_seconds()

@@ -1,0 +1,109 @@
+"""When a study wants its next pass. Pure; who asks is `rounds`.
+
+Events tell of resources and Jobs, and each brings a pass. No event tells of trials: at each tick the pulses of all studies
+are read in one statement, and a study gets a pass if its pulse has changed and somebody waits for what follows from that.
+A change of counts alone waits until the status may be written. Where nothing happens, passes come ever more rarely: they
+are there for what neither an event nor a pulse tells, such as why a pod cannot start.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from tuning_api.schema import seconds
+from tuning_operator.decide import budget
+from tuning_operator.decide.completion import compute_seconds
+from tuning_operator.model import Look, Plan, Pulse, Snapshot, TrialsPlan, TrialState, Verdict, WorkersPlan, WorkerState
+
+LONGEST = timedelta(minutes=5)
+"""A study in which nothing happens gets a pass at least this often."""
+
+
+@dataclass(frozen=True)
+class Attention:
+    """What is remembered of a study: nothing that a restart may not forget."""
+
+    look: Look | None = None
+    """What the last pass left; None if there was none, or if it failed."""
+    pulse: Pulse | None = None
+    """The pulse before it."""
+    at: datetime | None = None
+    """When it was."""
+    patience: timedelta = timedelta(0)
+    """So long nothing has to come after it."""
+
+
+def is_due(known: Attention, pulse: Pulse | None, *, now: datetime) -> bool:
+    """Whether a study wants a pass.
+
+    Args:
+        known: What is remembered of it.
+        pulse: Its pulse now; None where it was not read.
+        now: The time.
+    """
+    look = known.look
+    if look is None or known.at is None or now >= known.at + known.patience:
+        return True
+    if look.deadline is not None and now >= look.deadline:
+        return True
+    if pulse is None or pulse == known.pulse:
+        return False
+    return _is_pressing(look, before=known.pulse, pulse=pulse) or look.counts_at is None or now >= look.counts_at
+
+
+def after_pass(known: Attention, look: Look | None, *, now: datetime, tick: timedelta) -> Attention:
+    """What is remembered after a pass: where it had no news, the next one may come later than this one did."""
+    if look is None or look.has_news:
+        return replace(known, look=look, at=now, patience=tick)
+    return replace(known, look=look, at=now, patience=min(LONGEST, max(tick, 2 * known.patience)))
+
+
+def look_of(snapshot: Snapshot, plan: Plan, *, has_said: bool, counts_at: datetime | None) -> Look:
+    """What a pass leaves.
+
+    Args:
+        snapshot: What it observed.
+        plan: What it decided.
+        has_said: Whether the status has changed, written or not.
+        counts_at: When counts may be written again.
+    """
+    spec = snapshot.spec
+    has_done = plan.trials != TrialsPlan() or plan.workers != WorkersPlan()
+    runs = plan.outcome.verdict is Verdict.RUN and spec.parallelism > 0
+    return Look(
+        has_news=has_said or has_done,
+        moves=runs or any(worker.state is WorkerState.ACTIVE for worker in snapshot.workers),
+        enough_waiting=math.ceil(budget.buffer(snapshot) / 2),
+        heeds_each=spec.stop_when is not None,
+        counts_at=counts_at,
+        deadline=min(filter(None, (*_deadlines(snapshot, plan), counts_at if has_said else None)), default=None),
+    )
+
+
+def _is_pressing(look: Look, *, before: Pulse | None, pulse: Pulse) -> bool:
+    """Whether more than counts follows from a change: trials to add, workers to stop, a study to end."""
+    if before is None or look.heeds_each or pulse.failed != before.failed or not pulse.running:
+        return True
+    return pulse.waiting < look.enough_waiting
+
+
+def _deadlines(snapshot: Snapshot, plan: Plan) -> tuple[datetime | None, ...]:
+    if plan.outcome.verdict is not Verdict.RUN:
+        return ()
+    return _end_of_time(snapshot), _end_of_compute(snapshot)
+
+
+def _end_of_time(snapshot: Snapshot) -> datetime | None:
+    timeout = snapshot.spec.timeout
+    if timeout is None:
+        return None
+    return snapshot.now + timedelta(seconds=seconds(timeout) - snapshot.record.clock.elapsed_at(snapshot.now))
+
+
+def _end_of_compute(snapshot: Snapshot) -> datetime | None:
+    limit, trials = snapshot.spec.max_compute_seconds, snapshot.record.trials
+    running = sum(trial.state is TrialState.RUNNING for trial in trials)
+    if limit is None or not running:
+        return None
+    left = limit - compute_seconds(trials, now=snapshot.now)
+    return snapshot.now + timedelta(seconds=left / running)

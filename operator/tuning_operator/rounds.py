@@ -1,0 +1,77 @@
+"""The rounds: at each tick, which of the studies that have not ended get a pass (see `decide.attention`)."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from concurrent.futures import Executor
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+from tuning_operator.decide.attention import Attention, after_pass, is_due
+from tuning_operator.errors import TuningError
+from tuning_operator.model import Look, Pulse, StudyKey
+
+logger = logging.getLogger(__name__)
+
+Pulses = Callable[[Iterable[StudyKey]], Mapping[StudyKey, Pulse]]
+
+
+class Rounds:
+    """The studies that have not ended, and what is remembered of them; used in the event loop's thread alone."""
+
+    def __init__(self, *, pulses: Pulses, pool: Executor, seconds: float) -> None:
+        self._pulses = pulses
+        self._pool = pool
+        self._tick = timedelta(seconds=seconds)
+        self._known: dict[StudyKey, Attention] = {}
+        self._under_way: dict[StudyKey, asyncio.Future[None]] = {}
+
+    def add(self, key: StudyKey) -> None:
+        """Look after a study from now on."""
+        self._known.setdefault(key, Attention())
+
+    def drop(self, key: StudyKey) -> None:
+        """A study has ended, or is gone."""
+        self._known.pop(key, None)
+
+    def passed(self, key: StudyKey, look: Look | None) -> None:
+        """A study had a pass, whoever asked for it."""
+        if known := self._known.get(key):
+            self._known[key] = after_pass(known, look, now=datetime.now(UTC), tick=self._tick)
+
+    async def run(self, ask: Callable[[StudyKey], Awaitable[None]]) -> None:
+        """Go on for ever; `ask` makes a pass, and calls `passed`."""
+        while True:
+            await asyncio.sleep(self._tick.total_seconds())
+            for key in await self.due():
+                # Not waited for: one study whose pass takes long holds up no other.
+                task = self._under_way[key] = asyncio.ensure_future(ask(key))
+                task.add_done_callback(partial(self._is_back, key))
+
+    def _is_back(self, key: StudyKey, _task: asyncio.Future[None]) -> None:
+        del self._under_way[key]
+
+    async def due(self) -> list[StudyKey]:
+        """The studies that want a pass now; their pulses are remembered as what it has seen."""
+        pulses = await self._read()
+        now = datetime.now(UTC)
+        due = [
+            key
+            for key, known in self._known.items()
+            if key not in self._under_way and is_due(known, pulses.get(key), now=now)
+        ]
+        for key in due:
+            self._known[key] = replace(self._known[key], pulse=pulses.get(key))
+        return due
+
+    async def _read(self) -> Mapping[StudyKey, Pulse]:
+        moving = [key for key, known in self._known.items() if known.look and known.look.moves]
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, self._pulses, moving)
+        except TuningError as error:
+            # Then passes say so in words: each study is looked at as if its pulse had changed.
+            logger.warning("the pulses could not be read: %s", error)
+            for key in moving:
+                self._known[key] = replace(self._known[key], look=None)
+            return {}

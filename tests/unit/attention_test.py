@@ -1,0 +1,146 @@
+"""When a study gets its next pass: as soon as something follows from it, and ever more rarely where nothing happens."""
+
+import asyncio
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from tests.support.builders import NOW, a_snapshot, a_spec, a_trial, a_worker, trials
+
+from tuning_operator import decide
+from tuning_operator.decide.attention import LONGEST, Attention, after_pass, is_due, look_of
+from tuning_operator.errors import DatabaseUnavailable
+from tuning_operator.model import Look, Pulse, StudyKey
+from tuning_operator.rounds import Rounds
+
+TICK = timedelta(seconds=5)
+SECOND = timedelta(seconds=1)
+BEFORE = Pulse(waiting=4, running=2, complete=3)
+MOVING = Look(has_news=False, moves=True, enough_waiting=2, counts_at=NOW + 20 * SECOND)
+
+
+def known(**changes: Any) -> Attention:
+    """A live study that had a pass just now."""
+    look = Look(**({name: getattr(MOVING, name) for name in MOVING.__dataclass_fields__} | changes))
+    return Attention(look=look, pulse=BEFORE, at=NOW, patience=LONGEST)
+
+
+CHANGES: dict[str, tuple[Attention, Pulse | None, bool]] = {
+    "nothing": (known(), BEFORE, False),
+    "counts alone": (known(), Pulse(waiting=3, running=2, complete=4), False),
+    "counts that may be written": (known(counts_at=NOW), Pulse(waiting=3, running=2, complete=4), True),
+    "few wait": (known(), Pulse(waiting=1, running=2, complete=6), True),
+    "a trial has failed": (known(), Pulse(waiting=3, running=2, complete=3, failed=1), True),
+    "nothing runs any more": (known(), Pulse(waiting=4, running=0, complete=5), True),
+    "a trial that may end the study": (known(heeds_each=True), Pulse(waiting=3, running=2, complete=4), True),
+    "a pulse that was not read": (known(), None, False),
+    "a deadline that is over": (known(deadline=NOW + SECOND), BEFORE, True),
+    "no pass yet": (Attention(), None, True),
+    "a pass that failed": (Attention(pulse=BEFORE, at=NOW, patience=LONGEST), BEFORE, True),
+}
+
+
+@pytest.mark.parametrize(("item", "pulse", "due"), CHANGES.values(), ids=CHANGES)
+def test_a_change_brings_a_pass_if_something_follows_from_it(
+    item: Attention, pulse: Pulse | None, *, due: bool
+) -> None:
+    """Whoever waits for trials, an end or a verdict is served at the next tick; counts wait for their turn."""
+    assert is_due(item, pulse, now=NOW + 2 * SECOND) is due
+
+
+def test_passes_without_news_come_ever_more_rarely_and_at_least_every_five_minutes() -> None:
+    """News begin it anew."""
+    item, pauses = Attention(), []
+    for _ in range(9):
+        item = after_pass(item, MOVING, now=NOW, tick=TICK)
+        pauses.append(item.patience.total_seconds())
+        assert is_due(item, None, now=NOW + item.patience)
+        assert not is_due(item, None, now=NOW + item.patience - SECOND)
+    assert pauses == [5, 10, 20, 40, 80, 160, 300, 300, 300]
+    news = Look(has_news=True, moves=True)
+    assert after_pass(item, news, now=NOW, tick=TICK).patience == TICK
+
+
+DEADLINES = {
+    "none": ({}, None),
+    "its timeout": ({"timeout": "10m"}, 300.0),  # the clock has run for five minutes
+    "its compute": ({"maxComputeSeconds": 600}, 240.0),  # one trial took a minute, two have run for half a minute
+}
+
+
+@pytest.mark.parametrize(("changes", "seconds"), DEADLINES.values(), ids=DEADLINES)
+def test_a_pass_comes_when_the_time_of_a_study_is_over(changes: dict[str, Any], seconds: float | None) -> None:
+    """Nothing changes until then, and nobody would look."""
+    begun = NOW - timedelta(seconds=30)
+    rows = (a_trial(0), *(a_trial(number, "RUNNING", started=begun) for number in (1, 2)))
+    snapshot = a_snapshot(spec=a_spec(**changes), trials=rows, workers=(a_worker(owners=("pod-1", "pod-2")),))
+    look = look_of(snapshot, decide.plan(snapshot), has_said=False, counts_at=None)
+    assert look.deadline == (None if seconds is None else NOW + timedelta(seconds=seconds))
+
+
+def test_counts_that_were_held_back_are_written_when_they_may_be() -> None:
+    """Though nothing changes any more until then."""
+    snapshot = a_snapshot(trials=trials("COMPLETE", "RUNNING"))
+    look = look_of(snapshot, decide.plan(snapshot), has_said=True, counts_at=NOW + 7 * SECOND)
+    assert (look.has_news, look.deadline) == (True, NOW + 7 * SECOND)
+
+
+def test_a_suspended_study_without_workers_does_not_move() -> None:
+    """Its rows need not be counted at each tick."""
+    snapshot = a_snapshot(spec=a_spec(suspend=True), trials=trials("COMPLETE"))
+    assert not look_of(snapshot, decide.plan(snapshot), has_said=False, counts_at=None).moves
+
+
+# The rounds
+
+KEY, OTHER = StudyKey("research", "digits"), StudyKey("research", "other")
+
+
+class Ward:
+    """Rounds over two studies, whose pulses a test sets."""
+
+    def __init__(self) -> None:
+        self.pulses: dict[StudyKey, Pulse] = {}
+        self.asked: list[set[StudyKey]] = []
+        self.rounds = Rounds(pulses=self._read, pool=ThreadPoolExecutor(1), seconds=5)
+        for key in (KEY, OTHER):
+            self.rounds.add(key)
+
+    def _read(self, keys: Iterable[StudyKey]) -> dict[StudyKey, Pulse]:
+        self.asked.append(set(keys))
+        if not self.pulses and self.asked[-1]:
+            raise DatabaseUnavailable("connection refused")
+        return {key: self.pulses[key] for key in keys}
+
+    def tick(self) -> set[StudyKey]:
+        """The studies that are due."""
+        return set(asyncio.run(self.rounds.due()))
+
+
+def test_pulses_are_read_of_studies_that_move_and_make_them_due() -> None:
+    """One statement for all of them; a study that has ended is forgotten."""
+    ward = Ward()
+    assert ward.tick() == {KEY, OTHER}, "none had a pass yet"
+    ward.rounds.passed(KEY, MOVING)
+    ward.rounds.passed(OTHER, Look(has_news=False, moves=False))
+    ward.pulses = {KEY: BEFORE}
+    assert ward.tick() == {KEY}, "its pulse was never read"
+    ward.rounds.passed(KEY, MOVING)
+    assert ward.tick() == set()
+    ward.pulses = {KEY: Pulse(waiting=1, running=2, complete=6)}
+    assert ward.tick() == {KEY}
+    assert ward.asked[1:] == [{KEY}] * 3
+    ward.rounds.drop(KEY)
+    assert ward.tick() == set()
+
+
+def test_a_database_that_is_away_is_said_by_passes() -> None:
+    """Each live study gets one at each tick, which writes the condition, and takes it back."""
+    ward = Ward()
+    for key in (KEY, OTHER):
+        ward.rounds.passed(key, MOVING)
+    assert ward.tick() == {KEY, OTHER}
+    ward.rounds.passed(KEY, None)
+    assert KEY in ward.tick()
