@@ -18,7 +18,7 @@ from tuning_api.contract import Failure, FailureReason
 from tuning_api.status import Phase, StudyStatus
 from tuning_operator.database import Tenancy, connect_arguments, role_password
 from tuning_operator.errors import DatabaseUnavailable
-from tuning_operator.model import Abandon, Clock, Ending, Requeue, StudyKey, TrialsPlan, TrialState
+from tuning_operator.model import Abandon, Clock, Ending, Pulse, Requeue, StudyKey, TrialsPlan, TrialState
 from tuning_operator.studies import OptunaStudies
 
 KEY = StudyKey("team-a", "digits")
@@ -62,6 +62,18 @@ def test_an_open_study_holds_its_spec_and_follows_it(studies: OptunaStudies) -> 
     assert record is not None
     assert record.stored_spec is not None
     assert (record.stored_spec["maxTrials"], record.trials) == (77, ())
+
+
+def test_pulses_of_studies_in_several_namespaces_are_read_at_once(studies: OptunaStudies, postgres: URL) -> None:
+    """One statement over all schemas; a study without rows has a pulse as well, and one that nobody has read has none."""
+    other, unread = StudyKey("team-b", "digits"), StudyKey("team-b", "unread")
+    studies.open(other, a_spec())
+    studies.carry_out(KEY, TrialsPlan(add=3))
+    study = optuna.load_study(study_name=KEY.name, storage=worker_storage(postgres))
+    study.tell(study.ask(), 0.5)
+    study.ask()
+    assert studies.pulses([KEY, other, unread]) == {KEY: Pulse(waiting=1, running=1, complete=1), other: Pulse()}
+    assert studies.pulses([]) == {}
 
 
 def test_waiting_trials_are_added_and_withdrawn(studies: OptunaStudies) -> None:
