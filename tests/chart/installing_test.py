@@ -4,6 +4,7 @@ import re
 import shlex
 import subprocess
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 
@@ -165,7 +166,15 @@ def test_the_port_forward_opens_the_links(scenario: str, notes: Callable[[str], 
     (port,) = service["spec"]["ports"]
     assert f"service/{service['metadata']['name']} 8000:{port['port']}\n" in notes(scenario)
     external = environment(objects, "operator")["TUNING_CHARTS_URL"]["value"]
-    link = study_links(external_url=external, key="key", namespace="research", study="digits").report
+    link = study_links(
+        None,
+        external_url=external,
+        key="key",
+        namespace="research",
+        study="digits",
+        lifetime=timedelta(days=7),
+        now=datetime.now(UTC),
+    ).report
     (script,) = re.findall(r"\| sed '(.*)'", notes(scenario))
     done = subprocess.run(["sed", script], input=str(link), capture_output=True, text=True, check=True)
     assert done.stdout.startswith("http://localhost:8000/studies/research/digits/")

@@ -16,8 +16,9 @@ from tests.support.wait import wait_until
 
 SAMPLES = Path(__file__).resolve().parent.parent.parent / "manifests" / "samples"
 WHOLE = (0, 1, 2)
-RESUMED = {(0, 1, 1, 2), (0, 1, 2, 2)}
-"""One epoch begun twice: the one that the trial waits in, or the next, since a child may outlive its worker by moments."""
+RESUMED = {(0, 0, 1, 2), (0, 1, 1, 2), (0, 1, 2, 2)}
+"""One epoch begun twice: the one that the trial waits in; the one before, if its end was not saved yet; or the one after,
+since a child may outlive its worker by moments."""
 """The epochs that a trial began: a worker that dies in the second loses that one and not the first."""
 COMPLETE, RUNNING = TrialState.COMPLETE, TrialState.RUNNING
 

@@ -48,17 +48,23 @@ def keeping(setting: BucketSetting, keep: int) -> None:
     setting.study.change(type(a_spec()).model_validate(spec))
 
 
-@pytest.mark.parametrize("how", [kill, terminate])
+LOSSES = {
+    "killed": (kill, ["digits/trial-1.ckpt"], "after epoch 2, from its checkpoint"),
+    "asked to stop": (terminate, ["digits/trial-1.ckpt", "digits/trial-1.middle.ckpt"], "in epoch 3, after 4 batches"),
+}
+
+
+@pytest.mark.parametrize(("how", "files", "where"), LOSSES.values(), ids=LOSSES)
 def test_a_trial_goes_on_in_another_worker_from_the_bucket(
-    how: Callable[[WorkerProcess], None], setting: BucketSetting, tmp_path: Path
+    how: Callable[[WorkerProcess], None], files: list[str], where: str, *, setting: BucketSetting, tmp_path: Path
 ) -> None:
     """With its curve and its very weights; nothing of it stays, in the bucket or on the disk."""
     setting.add()
     setting.run()
     setting.add("epoch 2 batch 3")
     setting.lose(how)
-    assert setting.files() == ["digits/trial-1.ckpt"]
-    assert "trial 2: goes on after epoch 2, from its checkpoint" in setting.run()
+    assert setting.files() == files
+    assert f"trial 2: goes on {where}" in setting.run()
     whole, _, successor = setting.study.trials()
     assert successor.intermediate_values == whole.intermediate_values
     assert (successor.value, setting.weights(2)) == (whole.value, setting.weights(0))

@@ -134,7 +134,8 @@ def test_a_successor_leaves_its_own_weights(
         wait_for_file(tmp_path / "waiting", worker.log)
         how(worker)
         worker.exit_code()
-    assert setting.files() == ["trial-0.final-0.ckpt", "trial-1.ckpt"]
+    middle = ["trial-1.middle.ckpt"] if how is terminate else []
+    assert setting.files() == ["trial-0.final-0.ckpt", "trial-1.ckpt", *middle]
     (tmp_path / "go").touch()
     setting.study.requeue(1)
     *_, lost, successor = setting.run()

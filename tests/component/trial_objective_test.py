@@ -87,7 +87,7 @@ def test_every_trial_ends_with_its_reason_and_the_worker_goes_on(
     scenarios: tuple[dict[str, FrozenTrial], str], name: str
 ) -> None:
     """As under study.optimize, but for a value that is not finite; and no trial is ever created by an objective."""
-    assert set(SCENARIOS) == set(trial_objectives.SCENARIOS)
+    assert trial_objectives.SCENARIOS.keys() - SCENARIOS.keys() == {"reports slowly"}, "which has a test of its own"
     trials, log = scenarios
     state, reason, message = SCENARIOS[name]
     assert (trials[name].state, failure(trials[name])["reason"]) == (state, reason), log
