@@ -91,6 +91,7 @@ class ProcessKubelet:
         for process in self._running.values():
             _signal(process.pid, signal.SIGKILL)
         self._zygote.close()
+        self._client.rest_client.pool_manager.clear()  # or its connections are closed by whatever collects garbage next
 
     @property
     def running(self) -> tuple[str, ...]:
