@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 from cluster.kubectl import Kubectl
+from tests.support.wait import wait_until
 
 GROUP = "monitoring.coreos.com"
 KINDS = {"servicemonitors": "ServiceMonitor", "prometheusrules": "PrometheusRule"}
@@ -15,7 +16,12 @@ def prometheus_operator(kubectl: Kubectl) -> Iterator[None]:
     """The kinds of the Prometheus Operator, without their schemas: enough for Helm to know them."""
     for plural, kind in KINDS.items():
         kubectl("apply", "-f", "-", stdin=json.dumps(_definition(plural, kind)))
-        kubectl("wait", "--for=condition=Established", f"crd/{plural}.{GROUP}", "--timeout=30s")
+        wait_until(
+            lambda plural=plural: kubectl.run("get", f"{plural}.{GROUP}").returncode,
+            lambda code: code == 0,
+            seconds=60,
+            what=f"{plural} are served",
+        )
     yield
     kubectl("delete", "crd", *(f"{plural}.{GROUP}" for plural in KINDS))
 

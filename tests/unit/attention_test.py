@@ -65,8 +65,10 @@ def test_passes_without_news_come_ever_more_rarely_and_at_least_every_five_minut
 
 DEADLINES = {
     "none": ({}, None),
-    "its timeout": ({"timeout": "10m"}, 300.0),  # the clock has run for five minutes
+    "its timeout": ({"timeout": "7m"}, 120.0),  # the clock has run for five minutes
+    "a timeout of ages": ({"timeout": "99999999999999d"}, 300.0),
     "its compute": ({"maxComputeSeconds": 600}, 240.0),  # one trial took a minute, two have run for half a minute
+    "compute for ages": ({"maxComputeSeconds": 2**53}, 300.0),
 }
 
 

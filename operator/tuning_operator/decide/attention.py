@@ -97,7 +97,7 @@ def _end_of_time(snapshot: Snapshot) -> datetime | None:
     timeout = snapshot.spec.timeout
     if timeout is None:
         return None
-    return snapshot.now + timedelta(seconds=seconds(timeout) - snapshot.record.clock.elapsed_at(snapshot.now))
+    return _after(snapshot.now, seconds(timeout) - snapshot.record.clock.elapsed_at(snapshot.now))
 
 
 def _end_of_compute(snapshot: Snapshot) -> datetime | None:
@@ -105,5 +105,9 @@ def _end_of_compute(snapshot: Snapshot) -> datetime | None:
     running = sum(trial.state is TrialState.RUNNING for trial in trials)
     if limit is None or not running:
         return None
-    left = limit - compute_seconds(trials, now=snapshot.now)
-    return snapshot.now + timedelta(seconds=left / running)
+    return _after(snapshot.now, (limit - compute_seconds(trials, now=snapshot.now)) / running)
+
+
+def _after(now: datetime, left: float) -> datetime:
+    """When so many seconds are over; or, since a pass comes by then anyway, the latest of that: a spec may name millennia."""
+    return now + timedelta(seconds=min(max(0.0, left), LONGEST.total_seconds()))
