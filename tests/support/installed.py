@@ -76,4 +76,5 @@ def namespace_of_its_own(kubectl: Kubectl) -> Iterator[str]:
         yield name
     finally:
         kubectl("delete", crd()["spec"]["names"]["plural"], "--all", f"--namespace={name}", "--timeout=90s")
-        kubectl("delete", "namespace", name, "--timeout=120s")
+        # Longer than the grace of a pod that ends just now.
+        kubectl("delete", "namespace", name, "--timeout=240s")
