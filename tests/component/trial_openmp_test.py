@@ -8,10 +8,11 @@ import pytest
 
 LOOP = "lambda: torch.ones(1 << 20)"
 PROGRAM = f"""
+import threading
 import torch
 from tuning_trial import forking
 
-print(forking.obstacle(torch_has_cuda=False, parallel_loop={LOOP}))
+print(forking.obstacle(torch_has_cuda=False, threads=threading.enumerate(), parallel_loop={LOOP}))
 ({LOOP})()
 print(forking.hangs({LOOP}, seconds=3))
 """

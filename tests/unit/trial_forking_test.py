@@ -8,6 +8,8 @@ import pytest
 
 from tuning_trial import forking
 
+ALONE = (threading.main_thread(),)
+
 
 class Driver:
     """libcuda, as far as it is asked."""
@@ -34,27 +36,21 @@ def nothing() -> None:
 @pytest.mark.parametrize("load", [not_loaded, loaded(3)], ids=["driver not loaded", "driver not initialised"])
 def test_a_process_that_never_asked_for_the_gpu_may_be_forked(load: Any) -> None:
     """Linking against the driver is harmless; cuInit is not."""
-    assert forking.obstacle(torch_has_cuda=False, parallel_loop=nothing, load=load) is None
+    assert forking.obstacle(torch_has_cuda=False, threads=ALONE, parallel_loop=nothing, load=load) is None
 
 
 @pytest.mark.parametrize(("torch_has_cuda", "answer"), [(True, 3), (False, 0), (False, 100)])
 def test_cuda_that_anybody_initialised_forbids_a_fork(torch_has_cuda: bool, answer: int) -> None:  # noqa: FBT001
     """Other libraries call cuInit without torch's knowing."""
-    why = forking.obstacle(torch_has_cuda=torch_has_cuda, parallel_loop=nothing, load=loaded(answer))
+    why = forking.obstacle(torch_has_cuda=torch_has_cuda, threads=ALONE, parallel_loop=nothing, load=loaded(answer))
     assert why == "importing the model initialised CUDA"
 
 
 def test_a_thread_forbids_a_fork() -> None:
     """A lock that it holds would stay locked in every trial."""
-    done = threading.Event()
-    thread = threading.Thread(target=done.wait, name="prefetch")
-    thread.start()
-    try:
-        why = forking.obstacle(torch_has_cuda=False, parallel_loop=nothing, load=not_loaded)
-        assert why == "importing the model started threads (prefetch)"
-    finally:
-        done.set()
-        thread.join()
+    threads = [*ALONE, threading.Thread(name="prefetch"), threading.Thread(name="monitor")]
+    why = forking.obstacle(torch_has_cuda=False, threads=threads, parallel_loop=nothing, load=not_loaded)
+    assert why == "importing the model started threads (monitor, prefetch)"
 
 
 def test_a_loop_that_a_fork_does_not_finish_forbids_a_fork() -> None:

@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 _DRIVER = "libcuda.so.1"
 PROBE_SECONDS = 10.0
@@ -18,19 +18,24 @@ _NOT_INITIALISED = 3
 
 
 def obstacle(
-    *, torch_has_cuda: bool, parallel_loop: Callable[[], object], load: Callable[..., ctypes.CDLL] = ctypes.CDLL
+    *,
+    torch_has_cuda: bool,
+    threads: Iterable[threading.Thread],
+    parallel_loop: Callable[[], object],
+    load: Callable[..., ctypes.CDLL] = ctypes.CDLL,
 ) -> str | None:
     """Why this process must not be forked, or None.
 
     Args:
         torch_has_cuda: What `torch.cuda.is_initialized()` says.
+        threads: What `threading.enumerate()` says.
         parallel_loop: Does something with all of torch's threads; it is done in a fork.
         load: Opens a shared library.
     """
     if torch_has_cuda or _driver_is_initialised(load):
         return "importing the model initialised CUDA"
-    if threading.active_count() > 1:
-        names = sorted(thread.name for thread in threading.enumerate() if thread is not threading.main_thread())
+    names = sorted(thread.name for thread in threads if thread is not threading.main_thread())
+    if names:
         return f"importing the model started threads ({', '.join(names)})"
     if hangs(parallel_loop):
         return "importing the model computed something with OpenMP, whose threads a fork does not have"

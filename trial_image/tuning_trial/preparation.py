@@ -10,6 +10,7 @@ optimizers import it when they are made, and each fork would do that anew.
 import gc
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -85,8 +86,9 @@ def _import(module: str) -> None:
 def _obstacle_to_forks() -> str | None:
     torch = sys.modules.get("torch")
     if torch is None:  # an objective that does without
-        return forking.obstacle(torch_has_cuda=False, parallel_loop=lambda: None)
+        return forking.obstacle(torch_has_cuda=False, threads=threading.enumerate(), parallel_loop=lambda: None)
     return forking.obstacle(
         torch_has_cuda=bool(torch.cuda.is_initialized()),
+        threads=threading.enumerate(),
         parallel_loop=lambda: torch.ones(_LARGE_ENOUGH_FOR_THREADS),  # not made here: that would start the threads
     )

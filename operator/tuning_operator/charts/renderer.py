@@ -16,6 +16,8 @@ from tuning_operator.charts.source import StudyData
 from tuning_operator.charts.subject import Subject
 
 SECONDS = 30.0
+AGAIN_SECONDS = 0.1
+"""The alarm is repeated, since a library may catch whatever happens in an import that it can do without."""
 KEPT = 64
 
 
@@ -69,7 +71,7 @@ def render_within(subject: Subject, seconds: float) -> dict[str, str]:
         TimeoutError: it took too long.
     """
     signal.signal(signal.SIGALRM, _give_up)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(signal.ITIMER_REAL, seconds, AGAIN_SECONDS)
     try:
         return render(subject)
     finally:
