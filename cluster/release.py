@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
+from pathlib import Path
 
 from cluster import folders, images
 from cluster.engines import Image
@@ -20,12 +21,13 @@ CHARTS_URL = f"http://{NODE_ADDRESS}:{CHARTS_PORT}"
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "restricted"}
 
 
-def install(kubectl: Kubectl, *, values: dict[str, str]) -> None:
+def install(kubectl: Kubectl, *, values: dict[str, str], chart: Path = CHART) -> None:
     """Install or upgrade the release and return when all of it is ready.
 
     Args:
         kubectl: The cluster.
         values: The chart's values by their path, as for `helm --set`.
+        chart: Its folder.
 
     Raises:
         CommandError: Helm gave up; the message ends with what is not ready.
@@ -34,10 +36,18 @@ def install(kubectl: Kubectl, *, values: dict[str, str]) -> None:
     chosen = [f"--set-string={path}={value}" for path, value in values.items() if not _is_typed(value)]
     chosen += [f"--set={path}={value}" for path, value in values.items() if _is_typed(value)]
     try:
-        kubectl.helm("upgrade", "--install", NAME, str(CHART), f"--namespace={NAMESPACE}", "--wait", *chosen)
+        kubectl.helm("upgrade", "--install", NAME, str(chart), f"--namespace={NAMESPACE}", "--wait", *chosen)
     except CommandError as error:
         pods = kubectl("get", "pods", f"--namespace={NAMESPACE}")
         raise CommandError(f"{error}\n{pods}") from error
+
+
+def uninstall(kubectl: Kubectl) -> None:
+    """Uninstall the release and return when its pods are gone; data, keys and studies stay."""
+    kubectl.helm("uninstall", NAME, f"--namespace={NAMESPACE}", "--wait")
+    # NB: Helm waits for what it made itself, and pods are made by others.
+    pods = f"--selector=app.kubernetes.io/instance={NAME}"
+    kubectl("wait", "pods", pods, "--for=delete", f"--namespace={NAMESPACE}", "--timeout=120s")
 
 
 def ensure_namespace(kubectl: Kubectl, name: str) -> None:

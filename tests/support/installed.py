@@ -21,6 +21,8 @@ class Installed:
     kubectl: Kubectl
     node: Node | None
     """None on a cluster of the user's."""
+    values: dict[str, str]
+    """The chart's, as `release.install` takes them."""
 
 
 def reason_against_installing() -> str | None:
@@ -35,17 +37,19 @@ def installation() -> Iterator[Installed]:
     """The chart, for as long as the block runs. A node that runs already is used and left running."""
     if context := os.environ.get(doctor.CONTEXT_VARIABLE):
         kubectl = Kubectl(context=context)
-        release.install(kubectl, values=release.values_for_context())
-        yield Installed(kubectl, node=None)
+        values = release.values_for_context()
+        release.install(kubectl, values=values)
+        yield Installed(kubectl, node=None, values=values)
         return
     node = Node()
     was_running = node.is_whole()
     if not was_running:
         node.start()
     kubectl = Kubectl(node.kubeconfig)
-    release.install(kubectl, values=release.values_for_node(images.bring_all(node.machine)))
+    values = release.values_for_node(images.bring_all(node.machine))
+    release.install(kubectl, values=values)
     try:
-        yield Installed(kubectl, node)
+        yield Installed(kubectl, node, values)
     finally:
         if not was_running:
             node.stop()

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +11,7 @@ import kopf
 import pytest
 
 from tuning_operator import framework, handlers
+from tuning_operator.errors import DatabaseUnavailable
 from tuning_operator.handlers import SingleFlight
 from tuning_operator.metrics import Metrics
 from tuning_operator.model import StudyKey
@@ -89,6 +91,14 @@ def test_only_what_asks_for_something_new_gets_a_pass(body: dict[str, Any], *, w
     assert handlers._wants_a_pass(kopf.Body(body)) is wanted
 
 
+def registered(pool: ThreadPoolExecutor, **doings: Any) -> kopf.OperatorRegistry:
+    """All handlers, over a controller that does nothing but what is given."""
+    registry, rounds = kopf.OperatorRegistry(), Rounds(pulses=lambda _: {}, pool=pool, seconds=5)
+    controller: Any = SimpleNamespace(**{"reconcile": lambda _: None, "release": lambda *_: None} | doings)
+    handlers.register(registry, controller=controller, metrics=Metrics(), pool=pool, rounds=rounds)
+    return registry
+
+
 PACES: dict[str, list[int]] = {
     "": [],
     "Pending": [],
@@ -102,13 +112,30 @@ PACES: dict[str, list[int]] = {
 @pytest.mark.parametrize(("phase", "paces"), PACES.items(), ids=lambda value: str(value) or "no phase yet")
 def test_only_ended_studies_have_a_timer(phase: str, paces: list[int]) -> None:
     """Their links end; the rounds look after all others."""
-    registry = kopf.OperatorRegistry()
-    controller: Any = SimpleNamespace(reconcile=lambda _: None)
     with ThreadPoolExecutor(1) as pool:
-        rounds = Rounds(pulses=lambda _: {}, pool=pool, seconds=5)
-        handlers.register(registry, controller=controller, metrics=Metrics(), pool=pool, rounds=rounds)
-    timers: list[Any] = list(registry._spawning._handlers)
+        timers: list[Any] = list(registered(pool)._spawning._handlers)
     assert [timer.interval for timer in timers if timer.when(status={"phase": phase} if phase else {})] == paces
+
+
+def out_of_reach(*_: Any) -> None:
+    """A database that is away."""
+    raise DatabaseUnavailable("connection refused")
+
+
+def test_a_deletion_waits_for_the_database_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A study that cannot be deleted would keep its namespace; what is left behind is said in an event."""
+    events: list[str] = []
+    monkeypatch.setattr(kopf, "warn", lambda _, *, reason, message: events.append(f"{reason}: {message}"))
+    with ThreadPoolExecutor(1) as pool:
+        (deleted,) = registered(pool, release=out_of_reach)._changing.get_all_handlers()
+        deletion: Any = deleted.fn
+        body = kopf.Body({"metadata": {"namespace": "research", "name": "digits"}, "spec": {}})
+        with pytest.raises(kopf.TemporaryError, match="the database is unavailable: connection refused"):
+            asyncio.run(deletion(body=body, runtime=timedelta(seconds=handlers.RELEASE_SECONDS - 1)))
+        assert not events
+        asyncio.run(deletion(body=body, runtime=timedelta(seconds=handlers.RELEASE_SECONDS)))
+    (event,) = events
+    assert event.startswith("LeftBehind: the database was unavailable for 300 s; the study's trials were left in it")
 
 
 def test_a_job_leads_to_its_study() -> None:
