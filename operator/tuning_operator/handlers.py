@@ -148,10 +148,13 @@ def _safely(work: Callable[[StudyKey], Look | None], metrics: Metrics) -> Callab
 
 
 def _goes_on(body: kopf.Body) -> bool:
-    """Whether a study has not ended, or may go on: its spec was changed."""
+    """Whether a study has not ended, or may go on: its spec was changed; or whether its last workers have not ended.
+
+    NB: that a Job is gone is not told to a watch that was interrupted meanwhile.
+    """
     if body.metadata.get("deletionTimestamp"):
         return False
-    return body.status.get("phase") not in TERMINAL or _wants_a_pass(body)
+    return body.status.get("phase") not in TERMINAL or body.status.get("workers", 0) > 0 or _wants_a_pass(body)
 
 
 def _wants_a_pass(body: kopf.Body) -> bool:

@@ -91,6 +91,22 @@ def test_only_what_asks_for_something_new_gets_a_pass(body: dict[str, Any], *, w
     assert handlers._wants_a_pass(kopf.Body(body)) is wanted
 
 
+STATUSES: dict[str, tuple[dict[str, Any], bool]] = {
+    "it runs": ({"phase": "Running", "workers": 2}, True),
+    "it is suspended": ({"phase": "Suspended", "workers": 0}, True),
+    "it is complete, and a worker is not gone yet": ({"phase": "Complete", "workers": 1}, True),
+    "it is complete": ({"phase": "Complete", "workers": 0}, False),
+    "it has failed before any worker began": ({"phase": "Failed"}, False),
+}
+
+
+@pytest.mark.parametrize(("status", "expected"), STATUSES.values(), ids=STATUSES)
+def test_the_rounds_look_after_a_study_until_its_last_worker_is_gone(status: dict[str, Any], *, expected: bool) -> None:
+    """A watch that was interrupted is not told of a Job that went meanwhile."""
+    body = kopf.Body({"metadata": {"generation": 1}, "status": {"observedGeneration": 1} | status})
+    assert handlers._goes_on(body) is expected
+
+
 def registered(pool: ThreadPoolExecutor, **doings: Any) -> kopf.OperatorRegistry:
     """All handlers, over a controller that does nothing but what is given."""
     registry, rounds = kopf.OperatorRegistry(), Rounds(pulses=lambda _: {}, pool=pool, seconds=5)
