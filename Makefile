@@ -43,7 +43,7 @@ e2e: programs ## Real kubelet, real images, Helm (needs root, or TUNING_TEST_CON
 	@$(BIN)/pytest tests/e2e
 
 ##@ Measure it
-.PHONY: bench bench-overhead bench-first-trial bench-api-cost bench-many-studies bench-many-workers bench-charts bench-utilisation bench-pruning storm
+.PHONY: bench bench-overhead bench-first-trial bench-api-cost bench-many-studies bench-many-workers bench-charts bench-utilisation bench-pruning bench-storms storm
 bench: programs ## Measure all, and render docs/benchmarks.md: an hour (LONGER=1: hours)
 	@$(RUN) -m bench all $(if $(LONGER),--longer)
 
@@ -70,6 +70,9 @@ bench-utilisation: programs ## The share of a worker's time that is training
 
 bench-pruning: $(STAMP) ## Epochs and best values with and without the median pruner, over seeds
 	@$(RUN) -m bench pruning $(if $(LONGER),--longer)
+
+bench-storms: programs ## Storms of kills over two studies: what was lost, and how long each fault is felt
+	@$(RUN) -m bench storms $(if $(LONGER),--longer)
 
 storm: programs ## Kill, delete, restart, rescale and suspend at random, and count what is left (SEED= MINUTES= TRIALS= WORKERS= APART=1: one at a time)
 	@$(RUN) -m tests.storm --minutes $(or $(MINUTES),5) --trials $(or $(TRIALS),200) --workers $(or $(WORKERS),8) $(if $(SEED),--seed $(SEED)) $(if $(APART),--apart)

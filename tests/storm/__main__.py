@@ -4,6 +4,8 @@ import json
 import os
 import random
 import secrets
+import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -88,6 +90,8 @@ def main(  # noqa: PLR0917 - they are options
     keep: Annotated[Path | None, typer.Option(help="A new folder for the logs of all processes, which stays.")] = None,
 ) -> None:
     """Kill, delete, restart, suspend and rescale at random, and see that every trial ends once and goes on where it was."""
+    # NB: by default SIGTERM ends Python at once, and leaves servers and workers behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     console = Console(stderr=True)
     if reason := prerequisites.reason_against_control_plane():
         console.print(f"The storm needs a control plane: {reason}.")

@@ -8,7 +8,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 import pytest
-from bench import document, pruning, results
+from bench import document, pruning, results, storms
 from bench.__main__ import DOCUMENT
 from bench.aim import Aim, spread
 from bench.catalogue import NAMES
@@ -156,3 +156,40 @@ def test_the_studies_that_are_compared_differ_in_the_pruner_alone(task: str, *, 
     assert (spec.resolved_pruner.type == "none") is not pruned
     other: dict[str, Any] = pruning.with_seed(pruning.TASKS[task](), seed=7, pruned=not pruned)
     assert document["spec"] | {"pruner": None} == other["spec"] | {"pruner": None}
+
+
+# Storms
+
+
+def a_storm(**changes: Any) -> dict[str, Any]:
+    return {
+        "size": {"seed": 3, "trials": 200, "apart": False},
+        "ended": 200,
+        "stuck": 0,
+        "faults": {"workers killed": 4, "Postgres away": 1, "suspended": 2},
+        "killed": {"workers killed": 6, "pods deleted": 3},
+        "retried": 8,
+        "lost_epochs": [1, 0, 1],
+        "recoveries": {"Postgres away": [12.0, None, 30.0]},
+        "violations": [],
+    } | changes
+
+
+def test_a_storm_is_a_row_and_faults_apart_are_a_table_of_times() -> None:
+    """The times of faults that overlap are not those of one fault."""
+    text = "\n".join(storms.tell({"storms": [a_storm(), a_storm(size={"seed": 7, "trials": 200, "apart": True})]}))
+    assert "| 3 | 200 of 200 | 0 | 9 | 0, 1, 0 | 0, 2 | 8 | 1 (0 to 1) | none |" in text
+    assert "| Postgres away | 3 | 21.0 (12.0 to 30.0) | 1 |" in text
+    assert "| 7 |" not in text
+
+
+def test_a_storm_after_which_something_is_wrong_misses_its_aims() -> None:
+    """With what is wrong as the cause."""
+    found = storms.aims({"storms": [a_storm(), a_storm(ended=199, lost_epochs=[2], violations=["trial 4 is lost"])]})
+    assert [(aim.wanted, aim.measured, aim.reached) for aim in found] == [
+        ("400", "399", False),
+        ("1", "2", False),
+        ("0", "1", False),
+    ]
+    assert found[-1].cause == "trial 4 is lost"
+    assert all(aim.reached for aim in storms.aims({"storms": [a_storm()]}))
