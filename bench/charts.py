@@ -5,12 +5,14 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from shutil import which
 from statistics import median
 from typing import Any
@@ -21,7 +23,8 @@ from playwright.sync_api import Browser, sync_playwright
 from sqlalchemy.engine import URL
 from tests.support.chart_studies import a_search, a_search_spec
 from tests.support.chromium import FLAGS
-from tests.support.operator_process import CHARTS_PASSWORD, SIGNING_KEY, free_port
+from tests.support.operator_process import CHARTS_PASSWORD, SIGNING_KEY, as_in_the_image
+from tests.support.ports import free_port
 from tests.support.postgres import running_server
 from tests.support.wait import wait_until
 
@@ -134,20 +137,23 @@ class _Server:
 def _server(database: URL) -> Iterator[_Server]:
     """`python -m tuning_operator charts`, just started."""
     port = free_port()
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("TUNING_")} | {
-        "TUNING_DATABASE_URL": database.render_as_string(hide_password=False),
-        "TUNING_SIGNING_KEY": SIGNING_KEY,
-        "TUNING_CHARTS_DATABASE_PASSWORD": CHARTS_PASSWORD,
-        "TUNING_CHARTS_PORT": str(port),
-    }
-    process = subprocess.Popen([sys.executable, "-m", "tuning_operator", "charts"], env=environment)
     origin = f"http://127.0.0.1:{port}"
-    try:
-        wait_until(lambda: _answers(origin), bool, seconds=60, what="the charts server answers")
-        yield _Server(origin, process.pid)
-    finally:
-        process.terminate()
-        process.wait(30)
+    with tempfile.TemporaryDirectory() as folder:
+        settings = {
+            **as_in_the_image(Path(folder)),
+            "TUNING_DATABASE_URL": database.render_as_string(hide_password=False),
+            "TUNING_SIGNING_KEY": SIGNING_KEY,
+            "TUNING_CHARTS_DATABASE_PASSWORD": CHARTS_PASSWORD,
+            "TUNING_CHARTS_PORT": str(port),
+        }
+        others = {name: value for name, value in os.environ.items() if not name.startswith("TUNING_")}
+        process = subprocess.Popen([sys.executable, "-m", "tuning_operator", "charts"], env=others | settings)
+        try:
+            wait_until(lambda: _answers(origin), bool, seconds=60, what="the charts server answers")
+            yield _Server(origin, process.pid)
+        finally:
+            process.terminate()
+            process.wait(30)
 
 
 def _answers(origin: str) -> bool:

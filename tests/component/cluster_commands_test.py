@@ -27,9 +27,9 @@ from tests.support.operator_process import (
     CHARTS_PASSWORD,
     SIGNING_KEY,
     OperatorProcess,
-    free_port,
     service_account_kubeconfig,
 )
+from tests.support.ports import free_port
 from tests.support.process_kubelet import ProcessKubelet
 from tests.support.wait import wait_until
 

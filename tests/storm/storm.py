@@ -63,7 +63,7 @@ class Size:
     seconds: float
     """So long faults come."""
     calm_seconds: float
-    """So long the studies have, after the last fault, to come to their end."""
+    """A study in which no trial ends for so long, after the last fault, stands still."""
     trials: int
     """Of both studies together."""
     workers: int
@@ -216,12 +216,14 @@ class Storm:
         return verdict.recovery(over=over, samples=self._samples) is not None
 
     def _calm_down(self) -> None:
-        """All is mended; the studies have their time to end."""
+        """All is mended; the studies have their time to end, however slow the machine: only a standstill ends it."""
         self._end_all()
         self._wanted = [{"parallelism": max(1, item["parallelism"]), "suspend": False} for item in self._wanted]
-        deadline = self._now() + self.size.calm_seconds
-        while self._now() < deadline and not (self._left == 0 and self._is_settled()):
+        left, since = self._left, self._now()
+        while self._now() < since + self.size.calm_seconds and not (self._left == 0 and self._is_settled()):
             self._look()
+            if self._left < left:
+                left, since = self._left, self._now()
         self._look()
 
     def _end_all(self) -> None:

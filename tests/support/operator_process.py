@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import urllib.error
@@ -17,12 +16,26 @@ from cluster import binaries
 from cluster.control_plane import ControlPlane
 from cluster.kubectl import Kubectl
 from sqlalchemy.engine import URL
+from tests.support.ports import free_port
 from tests.support.wait import wait_until
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SYSTEM_NAMESPACE = "tuningstudy-system"
 SIGNING_KEY = "test-signing-key"
 CHARTS_PASSWORD = "test-charts-password"
+_NOT_IN_THE_IMAGE = ("sklearn", "torch", "pytorch_lightning")
+
+
+def as_in_the_image(directory: Path) -> dict[str, str]:
+    """The environment of a process that lacks what only the worker's side brings: Optuna imports scikit-learn if it is there.
+
+    Args:
+        directory: Where that can be said to Python, and to all processes that it starts.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    for package in _NOT_IN_THE_IMAGE:
+        (directory / f"{package}.py").write_text('raise ImportError("it is not in the image of the operator")\n')
+    return {"PYTHONPATH": os.pathsep.join(filter(None, (str(directory), os.environ.get("PYTHONPATH"))))}
 
 
 def service_account_kubeconfig(plane: ControlPlane, kubectl: Kubectl) -> Path:
@@ -85,6 +98,7 @@ class OperatorProcess:
         self._port, metrics_port = free_port(), free_port()
         environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("TUNING_")},
+            **as_in_the_image(self.directory / "absent"),
             "KUBECONFIG": str(self.kubeconfig),
             "TUNING_DATABASE_URL": self.database.render_as_string(hide_password=False),
             "TUNING_SIGNING_KEY": SIGNING_KEY,
@@ -125,11 +139,3 @@ class OperatorProcess:
                 return bool(answer.status == 200)
         except (urllib.error.URLError, OSError):
             return False
-
-
-def free_port() -> int:
-    """A port of this machine that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -11,7 +11,8 @@ import pytest
 from cluster import prerequisites
 from sqlalchemy import make_url
 from sqlalchemy.engine import URL
-from tests.support.postgres import ADMIN, PASSWORD, free_port, readable_by_all, unprivileged
+from tests.support.ports import free_port
+from tests.support.postgres import ADMIN, PASSWORD, readable_by_all, unprivileged
 from tests.support.wait import wait_until
 
 START_SECONDS = 30
@@ -32,7 +33,7 @@ def pooled(url: str, *, connections: int, clients: int = 200) -> Iterator[str]:
         pytest.skip(f"the tests with a pooler: {reason}")
     prerequisites.install(prerequisites.POOLER_PACKAGES)
     straight = make_url(url)
-    through = straight.set(port=free_port("127.0.0.1"))
+    through = straight.set(port=free_port())
     with readable_by_all("tuningstudy-pooler-") as folder:
         (folder / "users").write_text(f'"{ADMIN}" "{PASSWORD}"\n')
         (folder / "pgbouncer.ini").write_text(_settings(straight, through, folder, connections, clients))

@@ -8,7 +8,6 @@ import importlib.util
 import itertools
 import os
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import URL
 from sqlalchemy.pool import NullPool
+from tests.support.ports import free_port
 
 # NB: only its binaries are wanted; importing the package warns on machines without a runtime folder.
 BINARIES = (
@@ -135,14 +135,6 @@ class PostgresServer:
 def unprivileged() -> dict[str, int]:
     """How to start a server that refuses to run as root."""
     return {"user": _UNPRIVILEGED, "group": _UNPRIVILEGED} if os.geteuid() == 0 else {}
-
-
-def free_port(address: str) -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind((address, 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from cluster import binaries
-from tests.support.operator_process import free_port
+from tests.support.ports import free_port
 from tests.support.wait import wait_until
 
 ACCESS_KEY, SECRET_KEY = "a-key", "a-secret"
