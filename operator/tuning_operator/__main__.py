@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from tuning_api.printable import printable
 from tuning_api.spec import GROUP, KIND
-from tuning_operator import cluster, framework, handlers, probes
+from tuning_operator import cluster, database, framework, handlers, probes
 from tuning_operator.charts.links import study_links
 from tuning_operator.controller import Controller, Pace
 from tuning_operator.database import Tenancy
@@ -53,6 +53,7 @@ def run() -> None:
     """Run the operator until it is asked to stop."""
     settings = OperatorSettings()
     configure_logs(settings.log_format)
+    database.import_all()
     metrics = Metrics()
     registry = kopf.OperatorRegistry()
     pool = ThreadPoolExecutor(PASSES_AT_ONCE, thread_name_prefix="pass")

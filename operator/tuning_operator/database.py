@@ -10,6 +10,7 @@ import hashlib
 import hmac
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Protocol
 
 from optuna.exceptions import StorageInternalError
@@ -175,6 +176,12 @@ def database_errors() -> Iterator[None]:
         if "table schema" not in str(error) and "schema version" not in str(error):
             raise
         raise DatabaseUnavailable(str(error)) from error
+
+
+def import_all() -> None:
+    """Import now what Optuna imports when it first makes tables: else the first study would wait for it."""
+    for module in ("alembic.command", "alembic.config", "alembic.migration", "alembic.script"):
+        import_module(module)
 
 
 def tables_are_gone(error: BaseException | None) -> bool:
