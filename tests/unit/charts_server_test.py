@@ -22,6 +22,7 @@ from tests.support.chart_studies import (
     HOSTILE_NAME,
     NOW,
     a_finished_trial,
+    a_search,
     a_status,
     a_study_data,
     hostile_trials,
@@ -33,7 +34,7 @@ from tuning_operator.charts import server
 from tuning_operator.charts.assets import asset_path
 from tuning_operator.charts.figures import CHARTS, in_words, render
 from tuning_operator.charts.links import study_path
-from tuning_operator.charts.page import report_page
+from tuning_operator.charts.page import Moment, report_page
 from tuning_operator.charts.renderer import Renderer
 from tuning_operator.charts.server import create_app
 from tuning_operator.charts.source import StudyData
@@ -336,6 +337,42 @@ def test_what_was_loaded_long_ago_is_loaded_again() -> None:
     assert source.loads == 3
 
 
+ENDED = [a_finished_trial(0), a_finished_trial(1)]
+MOMENTS: dict[str, tuple[StudyData, StudyData, bool]] = {
+    "it has ended": (
+        a_study_data(list(ENDED), status=a_status(Phase.COMPLETE)),
+        a_study_data(list(ENDED), status=a_status(Phase.COMPLETE)),
+        True,
+    ),
+    "it goes on": (a_study_data(list(ENDED)), a_study_data(list(ENDED)), False),
+    "its budget was raised": (
+        a_study_data(list(ENDED), status=a_status(Phase.COMPLETE)),
+        a_study_data(list(ENDED), status=a_status(Phase.RUNNING)),
+        False,
+    ),
+    "a trial of it still runs": (
+        a_study_data(a_search(5, running=1), status=a_status(Phase.COMPLETE)),
+        a_study_data(a_search(5, running=1), status=a_status(Phase.COMPLETE)),
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize(("before", "after", "is_same"), MOMENTS.values(), ids=MOMENTS)
+def test_the_page_of_a_study_in_which_nothing_happens_is_made_once(
+    before: StudyData, after: StudyData, *, is_same: bool
+) -> None:
+    """However often it is looked at; where something runs, times go on."""
+
+    async def looks() -> bool:
+        loader = server.Loader(source := FakeSource(before))
+        first = await loader.load("research", "digits")
+        source.data = after
+        return first is await loader.load("research", "digits")
+
+    assert asyncio.run(looks()) is is_same
+
+
 def test_answers_are_compressed_for_those_who_can_read_it() -> None:
     """A table of a thousand rows is mostly repetition."""
     answers: list[tuple[str | None, bytes]] = []
@@ -430,7 +467,7 @@ def test_a_name_of_any_letters_is_text_in_the_page_in_the_report_and_in_json(nam
         part for part in json.loads(fetch(PATH + "data", source=FakeSource(data))[1]).values() if isinstance(part, str)
     ]
     figures = render(subject(data, now=NOW))
-    report = Read(report_page(data, now=NOW, figures=figures))
+    report = Read(report_page(Moment(data, NOW), figures=figures))
     assert json.loads(report.figures) == {key: json.loads(figure) for key, figure in figures.items()}
     for read in (report, *map(Read, pages)):
         assert read.handlers == []

@@ -8,15 +8,17 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+from optuna.trial import TrialState
 
 from tuning_operator.charts.assets import asset_path, content, data_url
 from tuning_operator.charts.figures import charts_of
 from tuning_operator.charts.source import StudyData
+from tuning_operator.charts.subject import Subject
 from tuning_operator.charts.summary import Summary, search_space, subject, summary
 from tuning_operator.charts.table import Table, table
 from tuning_operator.charts.wording import duration, shown
@@ -38,43 +40,76 @@ class Live:
     is_terminal: bool
 
 
-def live(data: StudyData, *, now: datetime) -> Live:
-    """Render the parts of a page that change."""
-    said, trials = _said(data, now=now)
-    return _live(said, trials)
+@dataclass(frozen=True)
+class Moment:
+    """A study at one moment, and what its page says then: each part is made when it is first asked for, and once.
+
+    Which trials are the best, and a row for each of a thousand, take long to make of ten thousand trials.
+    """
+
+    data: StudyData
+    now: datetime
+
+    @cached_property
+    def drawn(self) -> Subject:
+        """What the charts draw."""
+        return subject(self.data, now=self.now)
+
+    @cached_property
+    def summary(self) -> Summary:
+        """The upper part of the page."""
+        return summary(self.data, self.drawn, now=self.now)
+
+    @cached_property
+    def table(self) -> Table:
+        """The table of trials."""
+        return table(self.data, self.drawn, now=self.now)
+
+    @cached_property
+    def live(self) -> Live:
+        """The parts of the page that change, rendered."""
+        return Live(
+            title=self.summary.title,
+            summary=_render("summary.html", study=self.summary),
+            rows=_render("rows.html", table=self.table),
+            params=self.table.names,
+            is_terminal=self.summary.is_terminal,
+        )
+
+    @property
+    def stays(self) -> bool:
+        """Whether the page of the same data says the same at any later time: nothing in it runs."""
+        return self.summary.is_terminal and not any(trial.state is TrialState.RUNNING for trial in self.data.trials)
 
 
-def study_page(data: StudyData, *, now: datetime, figures_version: str) -> str:
+def study_page(moment: Moment, *, figures_version: str) -> str:
     """The page of a study."""
-    return _whole("study.html", data, now=now, figures_version=figures_version, root=ROOT)
+    return _whole("study.html", moment, figures_version=figures_version, root=ROOT)
 
 
-def report_page(data: StudyData, *, now: datetime, figures: Mapping[str, str]) -> str:
+def report_page(moment: Moment, *, figures: Mapping[str, str]) -> str:
     """The page of a study as one file: what it links to is in it, it draws the figures it was given, and asks nobody.
 
     Args:
-        data: The study.
-        now: When it was read.
+        moment: The study when it was read.
         figures: As `figures.render` makes them.
     """
-    written = f"{now:%Y-%m-%d %H:%M} UTC"
-    return _whole("report.html", data, now=now, figures=_in_a_script(figures), written=written, root=None)
+    written = f"{moment.now:%Y-%m-%d %H:%M} UTC"
+    return _whole("report.html", moment, figures=_in_a_script(figures), written=written, root=None)
 
 
-def _whole(template: str, data: StudyData, *, now: datetime, **own: object) -> str:
+def _whole(template: str, moment: Moment, **own: object) -> str:
     """A page with all that is known of a study; `own` is what only this template asks for."""
-    said, trials = _said(data, now=now)
-    parts = _live(said, trials)
     return _render(
         template,
-        study=said,
-        table=trials,
+        study=moment.summary,
+        table=moment.table,
         # Rendered and escaped above.
-        summary=Markup(parts.summary),  # noqa: S704
-        rows=Markup(parts.rows),  # noqa: S704
-        space=search_space(data),
-        charts=charts_of(data.directions),
-        is_wide=len(trials.names) > MOST_NAMES_OF_A_HALF,
+        summary=Markup(moment.live.summary),  # noqa: S704
+        rows=Markup(moment.live.rows),  # noqa: S704
+        space=search_space(moment.data),
+        charts=charts_of(moment.data.directions),
+        is_wide=len(moment.table.names) > MOST_NAMES_OF_A_HALF,
         **own,
     )
 
@@ -85,11 +120,12 @@ def _in_a_script(figures: Mapping[str, str]) -> Markup:
     return Markup(document.replace("<", "\\u003c"))  # noqa: S704
 
 
-def chart_page(data: StudyData, *, now: datetime, figures_version: str, chart: str) -> str:
+def chart_page(moment: Moment, *, figures_version: str, chart: str) -> str:
     """The page of one chart of a study."""
-    said = summary(data, subject(data, now=now), now=now)
-    charts = charts_of(data.directions)
-    return _render("chart.html", study=said, chart=chart, charts=charts, figures_version=figures_version, root=ROOT)
+    charts = charts_of(moment.data.directions)
+    return _render(
+        "chart.html", study=moment.summary, chart=chart, charts=charts, figures_version=figures_version, root=ROOT
+    )
 
 
 def message_page(
@@ -98,21 +134,6 @@ def message_page(
     """A page with nothing but a sentence, and commands to try; one that may become better asks again by itself."""
     return _render(
         "message.html", title=title, message=message, commands=commands, root=root, reload_seconds=reload_seconds
-    )
-
-
-def _said(data: StudyData, *, now: datetime) -> tuple[Summary, Table]:
-    drawn = subject(data, now=now)  # once: which trials are the best takes long to find among ten thousand
-    return summary(data, drawn, now=now), table(data, drawn, now=now)
-
-
-def _live(said: Summary, trials: Table) -> Live:
-    return Live(
-        title=said.title,
-        summary=_render("summary.html", study=said),
-        rows=_render("rows.html", table=trials),
-        params=trials.names,
-        is_terminal=said.is_terminal,
     )
 
 

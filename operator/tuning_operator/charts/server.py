@@ -23,9 +23,9 @@ from tuning_operator.charts import page
 from tuning_operator.charts.assets import assets
 from tuning_operator.charts.figures import charts_of
 from tuning_operator.charts.links import end_of
+from tuning_operator.charts.page import Moment
 from tuning_operator.charts.renderer import Renderer, figures_version
-from tuning_operator.charts.source import PostgresSource, StudyData, StudySource
-from tuning_operator.charts.summary import subject
+from tuning_operator.charts.source import PostgresSource, StudySource
 from tuning_operator.charts.trials import trials_json
 from tuning_operator.errors import DatabaseUnavailable
 
@@ -49,13 +49,13 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Loader:
-    """One look at the database for all who ask for the same study at about the same time."""
+    """One look at the database for all who ask for the same study at about the same time; what it showed is kept."""
 
     def __init__(self, source: StudySource) -> None:
         self.source = source
-        self._recent: dict[tuple[str, str], tuple[float, asyncio.Task[StudyData | None]]] = {}
+        self._recent: dict[tuple[str, str], tuple[float, asyncio.Task[Moment | None]]] = {}
 
-    async def load(self, namespace: str, study: str) -> StudyData | None:
+    async def load(self, namespace: str, study: str) -> Moment | None:
         """The study as it was at most a second ago, or None.
 
         Raises:
@@ -66,9 +66,21 @@ class Loader:
         if task is None or (task.done() and now - begun > FRESH_SECONDS):
             if len(self._recent) >= MOST_LOADING:
                 self._recent.clear()
-            task = asyncio.create_task(asyncio.to_thread(self.source.load, namespace, study))
+            task = asyncio.create_task(asyncio.to_thread(self._look, namespace, study, _shown(task)))
             self._recent[key] = now, task
         return await asyncio.shield(task)
+
+    def _look(self, namespace: str, study: str, before: Moment | None) -> Moment | None:
+        data = self.source.load(namespace, study)
+        if data is None:
+            return None
+        # Trials that have ended are the same objects as before, so that this comparison takes no time.
+        return before if before and before.data == data and before.stays else Moment(data, _now())
+
+
+def _shown(task: "asyncio.Task[Moment | None] | None") -> Moment | None:
+    """What an earlier look has shown, if it came to anything."""
+    return task.result() if task and not task.cancelled() and task.exception() is None else None
 
 
 LOADER: Final = web.AppKey("loader", Loader)
@@ -116,20 +128,20 @@ async def _close(app: web.Application) -> None:
     app[RENDERER].close()
 
 
-# Pages
+# Pages. They may be megabytes, so they are put together beside the loop.
 
 
 async def _study(request: web.Request) -> web.Response:
-    data = await _load(request)
-    return _html(page.study_page(data, now=_now(), figures_version=figures_version(data)))
+    moment = await _load(request)
+    return _html(await asyncio.to_thread(page.study_page, moment, figures_version=figures_version(moment.data)))
 
 
 async def _chart(request: web.Request) -> web.Response:
-    data = await _load(request)
-    chart = request.match_info["chart"]
-    if chart not in charts_of(data.directions):
+    moment, chart = await _load(request), request.match_info["chart"]
+    if chart not in charts_of(moment.data.directions):
         raise web.HTTPNotFound
-    return _html(page.chart_page(data, now=_now(), figures_version=figures_version(data), chart=chart))
+    version = figures_version(moment.data)
+    return _html(await asyncio.to_thread(page.chart_page, moment, figures_version=version, chart=chart))
 
 
 async def _with_slash(request: web.Request) -> web.Response:
@@ -139,36 +151,41 @@ async def _with_slash(request: web.Request) -> web.Response:
 
 
 async def _data(request: web.Request) -> web.Response:
-    data = await _load(request)
-    live = page.live(data, now=_now())
+    moment = await _load(request)
+    return _json(request, await asyncio.to_thread(_live_parts, moment))
+
+
+def _live_parts(moment: Moment) -> str:
+    live = moment.live
     answer = {
         "title": live.title,
         "summary": live.summary,
         "rows": live.rows,
         "params": live.params,
         "terminal": live.is_terminal,
-        "figures": figures_version(data),
+        "figures": figures_version(moment.data),
     }
-    return _json(request, json.dumps(answer))
+    return json.dumps(answer)
 
 
 async def _figures(request: web.Request) -> web.Response:
-    data = await _load(request)
-    figures = await request.app[RENDERER].figures(data, subject(data, now=_now()))
+    moment = await _load(request)
+    figures = await request.app[RENDERER].figures(moment.data, moment.drawn)
     return _json(request, "{" + ", ".join(f"{json.dumps(key)}: {figure}" for key, figure in figures.items()) + "}")
 
 
 async def _report(request: web.Request) -> web.Response:
-    """The page as one file to keep. It may be megabytes, so it is put together beside the loop."""
-    data, now = await _load(request), _now()
-    figures = await request.app[RENDERER].figures(data, subject(data, now=now))
-    response = _html(await asyncio.to_thread(page.report_page, data, now=now, figures=figures))
-    response.headers["Content-Disposition"] = f'attachment; filename="{data.name}.html"'
+    """The page as one file to keep."""
+    moment = await _load(request)
+    figures = await request.app[RENDERER].figures(moment.data, moment.drawn)
+    response = _html(await asyncio.to_thread(page.report_page, moment, figures=figures))
+    response.headers["Content-Disposition"] = f'attachment; filename="{moment.data.name}.html"'
     return response
 
 
 async def _trials(request: web.Request) -> web.Response:
-    return _json(request, trials_json(await _load(request), now=_now()))
+    moment = await _load(request)
+    return _json(request, trials_json(moment.data, now=moment.now))
 
 
 def _verify(request: web.Request) -> tuple[str, str]:
@@ -187,11 +204,11 @@ def _verify(request: web.Request) -> tuple[str, str]:
     return namespace, study
 
 
-async def _load(request: web.Request) -> StudyData:
-    data = await request.app[LOADER].load(*_verify(request))
-    if data is None:
+async def _load(request: web.Request) -> Moment:
+    moment = await request.app[LOADER].load(*_verify(request))
+    if moment is None:
         raise web.HTTPNotFound
-    return data
+    return moment
 
 
 # Everything else

@@ -3,10 +3,9 @@
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tuning_operator.charts import page
 from tuning_operator.charts.figures import render
+from tuning_operator.charts.page import Moment, report_page
 from tuning_operator.charts.source import StudyData
-from tuning_operator.charts.summary import subject
 from tuning_operator.cli.writing import save
 
 
@@ -16,6 +15,6 @@ def write(data: StudyData, file: Path) -> Path:
     Raises:
         BadInputError: the file cannot be written.
     """
-    now = datetime.now(UTC)
-    save(page.report_page(data, now=now, figures=render(subject(data, now=now))), file, force=True)
+    moment = Moment(data, datetime.now(UTC))
+    save(report_page(moment, figures=render(moment.drawn)), file, force=True)
     return file

@@ -19,6 +19,9 @@ def front(values: Sequence[tuple[float, ...]], directions: Sequence[Direction]) 
     Values that are infinite, or of another number of objectives, are no values.
     """
     losses = [_losses(item, directions) for item in values]
+    if len(directions) == 1:
+        best = min(filter(None, losses), default=None)
+        return [place for place, loss in enumerate(losses) if loss == best]
     # In this order nothing is dominated by what comes after it, so a look at the front so far is enough.
     order = sorted((place for place, loss in enumerate(losses) if loss), key=lambda place: (losses[place], place))
     found: list[int] = []
