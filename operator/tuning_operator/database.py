@@ -8,6 +8,7 @@ budget holds against any user code, and it cannot see another namespace's schema
 import base64
 import hashlib
 import hmac
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -180,6 +181,9 @@ def database_errors() -> Iterator[None]:
 
 def import_all() -> None:
     """Import now what Optuna imports when it first makes tables: else the first study would wait for it."""
+    logging.getLogger("alembic").setLevel(
+        logging.WARNING
+    )  # as Optuna does it, and before it greets each of its plugins
     for module in ("alembic.command", "alembic.config", "alembic.migration", "alembic.script"):
         import_module(module)
 
