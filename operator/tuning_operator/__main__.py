@@ -17,6 +17,7 @@ from tuning_api.printable import printable
 from tuning_api.spec import GROUP, KIND
 from tuning_operator import cluster, database, framework, handlers, probes
 from tuning_operator.charts.links import study_links
+from tuning_operator.cluster import Cluster
 from tuning_operator.controller import Controller, Pace
 from tuning_operator.database import Tenancy
 from tuning_operator.executors.kubernetes import KubernetesExecutor
@@ -57,7 +58,8 @@ def run() -> None:
     metrics = Metrics()
     registry = kopf.OperatorRegistry()
     pool = ThreadPoolExecutor(PASSES_AT_ONCE, thread_name_prefix="pass")
-    controller, studies = wire(settings, metrics)
+    gateway = cluster.connect()
+    controller, studies = wire(settings, metrics, gateway)
     handlers.register(
         registry,
         controller=controller,
@@ -68,6 +70,7 @@ def run() -> None:
     kopf_settings = kopf.OperatorSettings()
     framework.configure(kopf_settings)
     framework.register_login(registry)
+    framework.register_discovery(registry, unserved=gateway.unserved)
     ready = threading.Event()
     _register_probes(registry, settings=settings, metrics=metrics, ready=ready)
     kopf.run(
@@ -82,7 +85,7 @@ def run() -> None:
     )
 
 
-def wire(settings: OperatorSettings, metrics: Metrics) -> tuple[Controller, OptunaStudies]:
+def wire(settings: OperatorSettings, metrics: Metrics, gateway: Cluster) -> tuple[Controller, OptunaStudies]:
     """Put the controller together: the one place that knows which gateways are real."""
     password = settings.charts_database_password
     signing_key = settings.signing_key.get_secret_value()
@@ -90,7 +93,7 @@ def wire(settings: OperatorSettings, metrics: Metrics) -> tuple[Controller, Optu
         settings.url, signing_key=signing_key, charts_password=password.get_secret_value() if password else None
     )
     executor = KubernetesExecutor(
-        cluster.connect(), tenancy=tenancy, worker_url=settings.worker_url, defaults=settings.worker_defaults
+        gateway, tenancy=tenancy, worker_url=settings.worker_url, defaults=settings.worker_defaults
     )
     studies = OptunaStudies(tenancy)
     controller = Controller(

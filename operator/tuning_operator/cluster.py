@@ -6,7 +6,7 @@ requests go through the client's own transport (authentication, TLS, proxies, po
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -87,6 +87,18 @@ class Cluster:
             self._call("POST", collection, body=secret)
         elif _differs(secret["stringData"], stored.get("data", {})):
             self._call("PUT", path, body=secret)
+
+    def unserved(self, resources: Iterable[tuple[str, str, str]]) -> list[str]:
+        """Which resources, each a group with its version and plural, the API server does not list (or not yet)."""
+        groups = {group["name"] for group in (self._get("/apis") or {}).get("groups", [])}
+        return [
+            f"{plural}.{group}"
+            for group, version, plural in resources
+            if group not in groups or plural not in self._listed(group, version)
+        ]
+
+    def _listed(self, group: str, version: str) -> set[str]:
+        return {resource["name"] for resource in (self._get(f"/apis/{group}/{version}") or {}).get("resources", [])}
 
     def ping(self) -> None:
         """Ask the API server for a sign of life."""

@@ -1,14 +1,27 @@
 """The only place that sets Kopf's knobs, each with its reason."""
 
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import kopf
 
 from tuning_api import naming
 from tuning_api.spec import GROUP
-from tuning_operator.handlers import JOBS
+from tuning_operator.errors import TuningError
+from tuning_operator.handlers import JOBS, STUDIES
 
 EXIT_SECONDS = 20
+SIGN_IN_SECONDS = 3.0
+"""Between two attempts to sign in."""
+AGAIN_SECONDS = 2.0
+_FAR_AWAY = timedelta(days=3650)
+
+Resource = tuple[str, str, str]
+"""Group, version and plural."""
 
 
 def configure(settings: kopf.OperatorSettings) -> None:
@@ -35,9 +48,35 @@ def configure(settings: kopf.OperatorSettings) -> None:
     settings.posting.event_name_prefix = "tuningstudy-"
 
 
+def register_discovery(registry: kopf.OperatorRegistry, *, unserved: Callable[[Iterable[Resource]], list[str]]) -> None:
+    """Begin when the API server lists all that is watched.
+
+    NB: Kopf looks once for what there is to watch. At an API server that was starting then, it would watch nothing for ever.
+    """
+
+    @kopf.on.startup(registry=registry)
+    async def await_resources(**_: Any) -> None:
+        try:
+            missing = await asyncio.to_thread(unserved, (STUDIES, JOBS))
+        except TuningError as error:
+            raise kopf.TemporaryError(str(error), delay=AGAIN_SECONDS) from error
+        if missing:
+            message = f"the API server does not serve {' and '.join(missing)} (is the CRD installed?)"
+            raise kopf.TemporaryError(message, delay=AGAIN_SECONDS)
+
+
 def register_login(registry: kopf.OperatorRegistry) -> None:
-    """Sign in as a service account inside a cluster, else by the kubeconfig; a registry of our own has no default."""
+    """Sign in as a service account inside a cluster, else by the kubeconfig; a registry of our own has no default.
+
+    NB: Kopf never again takes credentials that equal some that were refused, and ends for want of others. But an API server
+    that starts refuses everybody for a moment (401). So the same credentials differ here in when they would end.
+    """
+    last = float("-inf")
 
     @kopf.on.login(registry=registry)
     async def sign_in(**context: Any) -> kopf.ConnectionInfo | None:
-        return kopf.login_with_service_account(**context) or kopf.login_with_kubeconfig(**context)
+        nonlocal last
+        await asyncio.sleep(max(0.0, last + SIGN_IN_SECONDS - time.monotonic()))
+        last = time.monotonic()
+        found = kopf.login_with_service_account(**context) or kopf.login_with_kubeconfig(**context)
+        return replace(found, expiration=datetime.now(UTC) + _FAR_AWAY) if found else None

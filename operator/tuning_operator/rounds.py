@@ -44,10 +44,17 @@ class Rounds:
         """Go on for ever; `ask` makes a pass, and calls `passed`."""
         while True:
             await asyncio.sleep(self._tick.total_seconds())
-            for key in await self.due():
-                # Not waited for: one study whose pass takes long holds up no other.
-                task = self._under_way[key] = asyncio.ensure_future(ask(key))
-                task.add_done_callback(partial(self._is_back, key))
+            try:
+                await self._go_round(ask)
+            except Exception:
+                # A mistake of ours; without the rounds the operator would seem to live, and look after nothing.
+                logger.exception("a round failed")
+
+    async def _go_round(self, ask: Callable[[StudyKey], Awaitable[None]]) -> None:
+        for key in await self.due():
+            # Not waited for: one study whose pass takes long holds up no other.
+            task = self._under_way[key] = asyncio.ensure_future(ask(key))
+            task.add_done_callback(partial(self._is_back, key))
 
     def _is_back(self, key: StudyKey, _task: asyncio.Future[None]) -> None:
         del self._under_way[key]

@@ -63,7 +63,11 @@ class OperatorProcess:
     """How long it may take until it watches."""
 
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.kill()
+            raise
         return self
 
     def __exit__(

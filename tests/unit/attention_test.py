@@ -146,3 +146,27 @@ def test_a_database_that_is_away_is_said_by_passes() -> None:
     assert ward.tick() == {KEY, OTHER}
     ward.rounds.passed(KEY, None)
     assert KEY in ward.tick()
+
+
+def test_a_mistake_in_one_round_does_not_end_the_rounds(caplog: pytest.LogCaptureFixture) -> None:
+    """The operator would seem to live, and look after nothing."""
+    readings = iter([ZeroDivisionError("a mistake of ours"), None])
+
+    def read(_: Iterable[StudyKey]) -> dict[StudyKey, Pulse]:
+        if error := next(readings):
+            raise error
+        return {}
+
+    async def two_rounds() -> StudyKey:
+        passes: asyncio.Queue[StudyKey] = asyncio.Queue()
+        with ThreadPoolExecutor(1) as pool:
+            rounds = Rounds(pulses=read, pool=pool, seconds=0.01)
+            rounds.add(KEY)
+            task = asyncio.create_task(rounds.run(passes.put))
+            try:
+                return await asyncio.wait_for(passes.get(), timeout=10)
+            finally:
+                task.cancel()
+
+    assert asyncio.run(two_rounds()) == KEY
+    assert "a mistake of ours" in caplog.text
