@@ -43,8 +43,8 @@ from tuning_operator.charts.summary import subject
 from tuning_operator.errors import DatabaseUnavailable
 
 KEY = "a signing key"
-END = int(datetime.now(UTC).timestamp()) + 3600
-"""Of the links: an hour from now."""
+END = int(datetime(2096, 1, 1, tzinfo=UTC).timestamp())
+"""Of the links. NB: the same in each process, since tests that run side by side are named by their paths."""
 PATH = study_path(key=KEY, namespace="research", study="digits", end=END)
 PAGES = ("", "data", "figures", "report.html", "trials.json", *CHARTS)
 Client = TestClient[Any, Any]
@@ -337,17 +337,17 @@ def test_what_was_loaded_long_ago_is_loaded_again() -> None:
     assert source.loads == 3
 
 
-ENDED = [a_finished_trial(0), a_finished_trial(1)]
+ALL_ENDED = [a_finished_trial(0), a_finished_trial(1)]
 MOMENTS: dict[str, tuple[StudyData, StudyData, bool]] = {
     "it has ended": (
-        a_study_data(list(ENDED), status=a_status(Phase.COMPLETE)),
-        a_study_data(list(ENDED), status=a_status(Phase.COMPLETE)),
+        a_study_data(list(ALL_ENDED), status=a_status(Phase.COMPLETE)),
+        a_study_data(list(ALL_ENDED), status=a_status(Phase.COMPLETE)),
         True,
     ),
-    "it goes on": (a_study_data(list(ENDED)), a_study_data(list(ENDED)), False),
+    "it goes on": (a_study_data(list(ALL_ENDED)), a_study_data(list(ALL_ENDED)), False),
     "its budget was raised": (
-        a_study_data(list(ENDED), status=a_status(Phase.COMPLETE)),
-        a_study_data(list(ENDED), status=a_status(Phase.RUNNING)),
+        a_study_data(list(ALL_ENDED), status=a_status(Phase.COMPLETE)),
+        a_study_data(list(ALL_ENDED), status=a_status(Phase.RUNNING)),
         False,
     ),
     "a trial of it still runs": (
