@@ -181,9 +181,8 @@ def database_errors() -> Iterator[None]:
 
 def import_all() -> None:
     """Import now what Optuna imports when it first makes tables: else the first study would wait for it."""
-    logging.getLogger("alembic").setLevel(
-        logging.WARNING
-    )  # as Optuna does it, and before it greets each of its plugins
+    # As Optuna does it, and before Alembic greets each of its plugins.
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     for module in ("alembic.command", "alembic.config", "alembic.migration", "alembic.script"):
         import_module(module)
 

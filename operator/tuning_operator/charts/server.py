@@ -43,7 +43,8 @@ SECURITY_HEADERS = {
 RELOAD_SECONDS = 5
 FRESH_SECONDS = 1.0
 """Readers of the same study within this time share one look at the database."""
-MOST_LOADING = 256
+MOST_KEPT = 32
+"""Studies whose last moment is kept: half a megabyte of rows each, besides their trials."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -64,7 +65,7 @@ class Loader:
         key, now = (namespace, study), time.monotonic()
         begun, task = self._recent.get(key, (0.0, None))
         if task is None or (task.done() and now - begun > FRESH_SECONDS):
-            if len(self._recent) >= MOST_LOADING:
+            if len(self._recent) >= MOST_KEPT:
                 self._recent.clear()
             task = asyncio.create_task(asyncio.to_thread(self._look, namespace, study, _shown(task)))
             self._recent[key] = now, task
