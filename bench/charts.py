@@ -41,9 +41,9 @@ TITLE = "The page of a study"
 ABOUT = """\
 The charts server as the chart runs it, over a real Postgres, and a study of six parameters whose trials reported for twenty
 epochs each, half of them pruned. Read is all that a browser reads before the charts can be drawn: the page, what it links to,
-and its figures, one after the other over one connection, compressed. Cold: the server has just started and was asked for
-nothing yet. Cached: the same again, with what the reader has kept. The browser is Chromium on the same cores; its time is from
-the start of the navigation until all charts are drawn, over a server that knows the study.
+and its figures, one after the other, each over a connection of its own, compressed. Cold: the server has just started and was
+asked for nothing yet. Cached: the same again, with what the reader has kept. The browser is Chromium on the same cores; its
+time is from the start of the navigation until all charts are drawn, over a server that knows the study.
 """
 SIZES = (100, 1_000, 10_000)
 COLD_SECONDS = 5.0

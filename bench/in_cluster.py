@@ -13,12 +13,13 @@ from typing import Any
 import optuna
 from cluster import doctor, engines, images, release
 from cluster.kubectl import Kubectl
+from cluster.machine import HOST_ADDRESS
 from cluster.node import Node
 from kubernetes import client, config, watch
 from sqlalchemy.engine import URL
 from tests.support.cluster import install_crd
 from tests.support.operator_process import OperatorProcess
-from tests.support.postgres import PostgresServer
+from tests.support.postgres import PostgresServer, running_server
 from tests.support.wait import wait_until
 
 from bench.overhead_trials import TASKS
@@ -94,6 +95,17 @@ def cluster(node: Node, server: PostgresServer, code: Path) -> Iterator[Cluster]
         kubectl.run("delete", "namespace", name, "--timeout=120s")
         if not had_definition:
             kubectl.run("delete", "crd", crd()["metadata"]["name"], "--timeout=60s")
+
+
+@contextmanager
+def places(code: Path) -> Iterator[tuple[PostgresServer, Cluster | None]]:
+    """A Postgres for all systems; and where pods can run, a cluster that reaches it."""
+    if reason_against_node():
+        with running_server() as server:
+            yield server, None
+        return
+    with node() as this, running_server(HOST_ADDRESS) as server, cluster(this, server, code) as there:
+        yield server, there
 
 
 def kubernetes(cluster: Cluster, document: Document) -> Ran:

@@ -4,12 +4,10 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import plotly.graph_objects as go
-from cluster.machine import HOST_ADDRESS
 from tests.support.postgres import PostgresServer
 
 from bench import in_cluster, systems
@@ -135,18 +133,14 @@ def plan(*, longer: bool, with_node: bool) -> list[Task]:
 
 def measure(*, longer: bool, say: Callable[[str], None]) -> dict[str, Any]:
     """See `catalogue.Bench`."""
-    reason = in_cluster.reason_against_node()
     runs = []
-    with ExitStack() as stack:
-        node = None if reason else stack.enter_context(in_cluster.node())
-        server = stack.enter_context(systems.postgres(HOST_ADDRESS if node else "127.0.0.1"))
-        cluster = stack.enter_context(in_cluster.cluster(node, server, CODE)) if node else None
-        for task in plan(longer=longer, with_node=node is not None):
+    with in_cluster.places(CODE) as (server, cluster):
+        for task in plan(longer=longer, with_node=cluster is not None):
             with Meter() as meter:
                 ran = _run(task, server, cluster)
             runs.append(summary(task, ran, meter.busy))
             say(f"{task}: {runs[-1].seconds * 1000:.0f} ms of a worker for each trial")
-    return {"runs": [asdict(run) for run in runs], "without_cluster": reason}
+    return {"runs": [asdict(run) for run in runs], "without_cluster": in_cluster.reason_against_node()}
 
 
 def _run(task: Task, server: PostgresServer, cluster: in_cluster.Cluster | None) -> Ran:

@@ -7,8 +7,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +17,6 @@ import yaml
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import URL
-from tests.support.postgres import PostgresServer
 
 from bench.conditions import ROOT
 from tuning_api.contract import OWNER_ATTRIBUTE
@@ -49,20 +46,6 @@ class Ran:
 
     launched: float
     rows: list[Row]
-
-
-@contextmanager
-def postgres(listen: str = "127.0.0.1") -> Iterator[PostgresServer]:
-    """A Postgres of our own."""
-    # NB: it may have to run as somebody else, who cannot read a folder of ours.
-    with tempfile.TemporaryDirectory(prefix="tuningstudy-bench-") as folder:
-        Path(folder).chmod(0o755)
-        server = PostgresServer(Path(folder) / "postgres", listen=listen)
-        server.start()
-        try:
-            yield server
-        finally:
-            server.stop()
 
 
 def text_of(url: URL) -> str:

@@ -3,11 +3,8 @@
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import Any
-
-from cluster.machine import HOST_ADDRESS
 
 from bench import in_cluster, systems
 from bench.aim import Aim, spread
@@ -45,12 +42,8 @@ def measure(*, longer: bool, say: Callable[[str], None]) -> dict[str, Any]:
     """See `catalogue.Bench`."""
     trials = {5: 60, 30: 20} if longer else {5: 12, 30: 4}
     rounds = {5: 3 if longer else 2, 30: 3 if longer else 1}
-    reason = in_cluster.reason_against_node()
     runs = []
-    with ExitStack() as stack:
-        node = None if reason else stack.enter_context(in_cluster.node())
-        server = stack.enter_context(systems.postgres(HOST_ADDRESS if node else "127.0.0.1"))
-        cluster = stack.enter_context(in_cluster.cluster(node, server, CODE)) if node else None
+    with in_cluster.places(CODE) as (server, cluster):
         for training, count in trials.items():
             for _ in range(rounds[training]):
                 document = manifest(training, count)
@@ -60,7 +53,7 @@ def measure(*, longer: bool, say: Callable[[str], None]) -> dict[str, Any]:
                 for system, found in ran.items():
                     runs.append(Run(system=system, training=training, trials=count, share=share(found)))
                     say(f"trials of {training} s, {NAMES[system]}: {runs[-1].share:.2%}")
-    return {"runs": [asdict(run) for run in runs], "without_cluster": reason}
+    return {"runs": [asdict(run) for run in runs], "without_cluster": in_cluster.reason_against_node()}
 
 
 def manifest(training: int, trials: int) -> Document:

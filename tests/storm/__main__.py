@@ -27,7 +27,7 @@ from tests.storm.storm import Report, Size, Storm
 from tests.storm.trials import EPOCHS
 from tests.storm.verdict import middle_and_most
 from tests.support.cluster import install_crd
-from tests.support.postgres import PostgresServer, readable_by_all
+from tests.support.postgres import running_server
 
 _SHARE_OF_TRAINING = 0.4
 """Of the time of a storm, what the trials would take if nothing happened; the rest is what the faults cost."""
@@ -100,28 +100,23 @@ def main(  # noqa: PLR0917 - they are options
     console.print(f"seed {seed}")
     with (
         _folder(keep) as folder,
-        readable_by_all("tuningstudy-postgres-") as data,
+        running_server() as postgres,
         console.status("starting a control plane and a database") as status,
         ControlPlane(folder / "plane") as plane,
     ):
-        postgres = PostgresServer(data / "postgres")
-        postgres.start()
-        try:
-            namespace = f"storm-{secrets.token_hex(3)}"
-            kubectl = Kubectl(plane.kubeconfig)
-            install_crd(kubectl)
-            kubectl("create", "namespace", namespace)
-            storm = Storm(
-                size(seed=seed, minutes=minutes, trials=trials, workers=workers, apart=apart),
-                plane=plane,
-                postgres=postgres,
-                folder=folder,
-                namespace=namespace,
-                say=lambda words: status.update(f"{storm.progress}, {words}"),
-            )
-            report = storm.run()
-        finally:
-            postgres.stop()
+        namespace = f"storm-{secrets.token_hex(3)}"
+        kubectl = Kubectl(plane.kubeconfig)
+        install_crd(kubectl)
+        kubectl("create", "namespace", namespace)
+        storm = Storm(
+            size(seed=seed, minutes=minutes, trials=trials, workers=workers, apart=apart),
+            plane=plane,
+            postgres=postgres,
+            folder=folder,
+            namespace=namespace,
+            say=lambda words: status.update(f"{storm.progress}, {words}"),
+        )
+        report = storm.run()
     for table in tables(report):
         console.print(table)
     if figures:

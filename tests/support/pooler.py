@@ -1,6 +1,5 @@
 """A real PgBouncer in front of the tests' Postgres: a connection of its own belongs to a client for one transaction."""
 
-import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,7 +48,7 @@ def pooled(url: str, *, connections: int, clients: int = 200) -> Iterator[str]:
 
 @contextmanager
 def _process(folder: Path, log: IO[bytes]) -> Iterator[None]:
-    program = shutil.which("pgbouncer", path="/usr/sbin:/usr/bin:/usr/local/bin") or "pgbouncer"
+    (program,) = prerequisites.POOLER_PACKAGES
     process = subprocess.Popen([program, folder / "pgbouncer.ini"], stdout=log, stderr=log, **unprivileged())
     try:
         yield

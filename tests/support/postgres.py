@@ -147,13 +147,15 @@ def readable_by_all(prefix: str) -> Iterator[Path]:
 
 
 @contextmanager
-def running_server() -> Iterator[PostgresServer]:
+def running_server(listen: str = "127.0.0.1") -> Iterator[PostgresServer]:
     """A server that runs until the end of the block; nothing of it is left."""
     with readable_by_all("tuningstudy-postgres-") as folder:
-        server = PostgresServer(folder / "server")
+        server = PostgresServer(folder / "server", listen=listen)
         server.start()
-        yield server
-        server.stop()
+        try:
+            yield server
+        finally:
+            server.stop()
 
 
 @pytest.fixture(scope="session")
