@@ -58,8 +58,7 @@ def run() -> None:
     metrics = Metrics()
     registry = kopf.OperatorRegistry()
     pool = ThreadPoolExecutor(PASSES_AT_ONCE, thread_name_prefix="pass")
-    gateway = cluster.connect()
-    controller, studies = wire(settings, metrics, gateway)
+    controller, studies, gateway = wire(settings, metrics)
     handlers.register(
         registry,
         controller=controller,
@@ -85,13 +84,14 @@ def run() -> None:
     )
 
 
-def wire(settings: OperatorSettings, metrics: Metrics, gateway: Cluster) -> tuple[Controller, OptunaStudies]:
+def wire(settings: OperatorSettings, metrics: Metrics) -> tuple[Controller, OptunaStudies, Cluster]:
     """Put the controller together: the one place that knows which gateways are real."""
     password = settings.charts_database_password
     signing_key = settings.signing_key.get_secret_value()
     tenancy = Tenancy(
         settings.url, signing_key=signing_key, charts_password=password.get_secret_value() if password else None
     )
+    gateway = cluster.connect()
     executor = KubernetesExecutor(
         gateway, tenancy=tenancy, worker_url=settings.worker_url, defaults=settings.worker_defaults
     )
@@ -111,7 +111,7 @@ def wire(settings: OperatorSettings, metrics: Metrics, gateway: Cluster) -> tupl
         metrics=metrics,
         pace=Pace(settings.status_seconds),
     )
-    return controller, studies
+    return controller, studies, gateway
 
 
 def _register_probes(

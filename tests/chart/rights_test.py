@@ -30,6 +30,7 @@ CALLS: dict[str, Callable[[Cluster], Any]] = {
     "events": lambda cluster: cluster.events(KEY.namespace, kind="Job", name="job"),
     "create_event": lambda cluster: cluster.create_event(OBJECT),
     "ensure_secret": lambda cluster: cluster.ensure_secret(SECRET),
+    "unserved": lambda cluster: cluster.unserved([("batch", "v1", "jobs")]),
     "ping": lambda cluster: cluster.ping(),
 }
 KOPF = {
@@ -92,7 +93,9 @@ def rights_of(call: Callable[[Cluster], Any]) -> set[Right]:
 def right_of(method: str, path: str) -> Right | None:
     """The right that a request takes; None for what everybody may."""
     root, *rest = path.strip("/").split("/")
-    if root not in {"api", "apis"}:
+    if root not in {"api", "apis"} or len(rest) <= len(
+        ("group", "version")
+    ):  # what there is, whoever signs in may list
         return None
     group = "" if root == "api" else rest.pop(0)
     _, _, _, resource, *name = rest
