@@ -1,7 +1,6 @@
 """The page of a study with very many trials: how long it takes, how much is sent, what the server needs."""
 
 import gzip
-import os
 import re
 import subprocess
 import sys
@@ -139,15 +138,14 @@ def _server(database: URL) -> Iterator[_Server]:
     port = free_port()
     origin = f"http://127.0.0.1:{port}"
     with tempfile.TemporaryDirectory() as folder:
-        settings = {
+        environment = {
             **as_in_the_image(Path(folder)),
             "TUNING_DATABASE_URL": database.render_as_string(hide_password=False),
             "TUNING_SIGNING_KEY": SIGNING_KEY,
             "TUNING_CHARTS_DATABASE_PASSWORD": CHARTS_PASSWORD,
             "TUNING_CHARTS_PORT": str(port),
         }
-        others = {name: value for name, value in os.environ.items() if not name.startswith("TUNING_")}
-        process = subprocess.Popen([sys.executable, "-m", "tuning_operator", "charts"], env=others | settings)
+        process = subprocess.Popen([sys.executable, "-m", "tuning_operator", "charts"], env=environment)
         try:
             wait_until(lambda: _answers(origin), bool, seconds=60, what="the charts server answers")
             yield _Server(origin, process.pid)

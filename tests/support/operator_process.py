@@ -27,7 +27,9 @@ _NOT_IN_THE_IMAGE = ("sklearn", "torch", "pytorch_lightning")
 
 
 def as_in_the_image(directory: Path) -> dict[str, str]:
-    """The environment of a process that lacks what only the worker's side brings: Optuna imports scikit-learn if it is there.
+    """The environment of a process that has no settings of ours, and lacks what only the worker's side brings.
+
+    Optuna imports scikit-learn wherever it is installed.
 
     Args:
         directory: Where that can be said to Python, and to all processes that it starts.
@@ -35,7 +37,8 @@ def as_in_the_image(directory: Path) -> dict[str, str]:
     directory.mkdir(parents=True, exist_ok=True)
     for package in _NOT_IN_THE_IMAGE:
         (directory / f"{package}.py").write_text('raise ImportError("it is not in the image of the operator")\n')
-    return {"PYTHONPATH": os.pathsep.join(filter(None, (str(directory), os.environ.get("PYTHONPATH"))))}
+    path = os.pathsep.join(filter(None, (str(directory), os.environ.get("PYTHONPATH"))))
+    return {name: value for name, value in os.environ.items() if not name.startswith("TUNING_")} | {"PYTHONPATH": path}
 
 
 def service_account_kubeconfig(plane: ControlPlane, kubectl: Kubectl) -> Path:
@@ -101,7 +104,6 @@ class OperatorProcess:
         self.directory.mkdir(parents=True, exist_ok=True)
         self._port, metrics_port = free_port(), free_port()
         environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("TUNING_")},
             **as_in_the_image(self.directory / "absent"),
             "KUBECONFIG": str(self.kubeconfig),
             "TUNING_DATABASE_URL": self.database.render_as_string(hide_password=False),
