@@ -8,10 +8,12 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
 from typing import Any, Literal
 
 import kopf
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from tuning_api.printable import printable
 from tuning_api.spec import GROUP, KIND
@@ -38,21 +40,25 @@ def main(arguments: list[str] | None = None) -> int:
     )
     command = parser.parse_args(arguments).command
     try:
-        run() if command == "run" else serve_charts()
+        start = partial(run, OperatorSettings()) if command == "run" else partial(serve_charts, ChartsSettings())
     except ValidationError as error:
         for item in error.errors(include_url=False, include_input=False):
-            name = "TUNING_" + "_".join(str(part) for part in item["loc"]).upper().removeprefix("TUNING_")
-            print(f"error: {name}: {item['msg']}", file=sys.stderr)  # noqa: T201 - logging is not set up yet
+            print(f"error: {_mistake(item)}", file=sys.stderr)  # noqa: T201 - logging is not set up yet
         return MISCONFIGURED
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
-        return MISCONFIGURED
+    start()
     return 0
 
 
-def run() -> None:
+def _mistake(error: ErrorDetails) -> str:
+    """In words, with the variable's name where it is one variable's."""
+    words = error["msg"].removeprefix("Value error, ")
+    if not error["loc"]:
+        return words
+    return "TUNING_" + "_".join(map(str, error["loc"])).upper().removeprefix("TUNING_") + f": {words}"
+
+
+def run(settings: OperatorSettings) -> None:
     """Run the operator until it is asked to stop."""
-    settings = OperatorSettings()
     configure_logs(settings.log_format)
     database.import_all()
     metrics = Metrics()
@@ -148,11 +154,10 @@ def _escape(record: logging.LogRecord) -> bool:
     return True
 
 
-def serve_charts() -> None:
+def serve_charts(settings: ChartsSettings) -> None:
     """Serve the charts until asked to stop."""
     from tuning_operator.charts.server import serve  # noqa: PLC0415 - plotly is not the operator's to import
 
-    settings = ChartsSettings()
     configure_logs(settings.log_format)
     serve(
         database_url=settings.charts_url,

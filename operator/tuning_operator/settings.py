@@ -3,9 +3,9 @@
 The order is that of the chart's values.yaml.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -44,26 +44,26 @@ class DatabaseSettings(BaseSettings):
         try:
             backend = make_url(value.get_secret_value()).get_backend_name()
         except ArgumentError as error:
-            msg = "TUNING_DATABASE_URL is not a URL of the form postgresql://user:password@host:port/name"
+            msg = "this is not a URL of the form postgresql://user:password@host:port/name"
             raise ValueError(msg) from error
         # CloudNativePG and libpq write postgresql:// or postgres://
         if backend not in {"postgresql", "postgres"}:
-            msg = f"TUNING_DATABASE_URL must be a Postgres URL, not {backend}"
+            msg = f"this must be a Postgres URL, not {backend}"
             raise ValueError(msg)
         return value
 
-    @property
-    def url(self) -> URL:
-        """The operator's own way into the database.
-
-        Raises:
-            ValueError: neither a URL nor a host is set.
-        """
-        if self.database_url is not None:
-            return make_url(self.database_url.get_secret_value()).set(drivername=DRIVER)
-        if self.database_host is None:
+    @model_validator(mode="after")
+    def _has_a_database(self) -> Self:
+        if self.database_url is None and self.database_host is None:
             msg = "set TUNING_DATABASE_URL, or TUNING_DATABASE_HOST and its companions"
             raise ValueError(msg)
+        return self
+
+    @property
+    def url(self) -> URL:
+        """The operator's own way into the database."""
+        if self.database_url is not None:
+            return make_url(self.database_url.get_secret_value()).set(drivername=DRIVER)
         password = self.database_password.get_secret_value() if self.database_password else None
         return URL.create(
             DRIVER,

@@ -1,4 +1,4 @@
-"""The operator and an API server that starts: it lists some resources late, and for a moment it knows nobody."""
+"""The operator and an API server that starts, or that is behind something which breaks."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,3 +67,15 @@ def test_an_operator_outlives_a_moment_in_which_nobody_is_known(
     study.wait_for("Pending", seconds=60)
     assert proxy.refused
     assert process.is_running
+
+
+def test_a_watch_that_ends_in_the_middle_of_a_line_ends_the_operator_as_one_that_may_start_again(
+    operator: tuple[OperatorProcess, ApiProxy], kubectl: Kubectl, namespace: str
+) -> None:
+    """Kopf cannot read the rest. What is wrong then is not a setting, and its exit code must not say so."""
+    process, proxy = operator
+    proxy.cuts = True
+    StudyOnCluster(kubectl, namespace).apply(suspend=True)
+    code = wait_until(process.exit_code, lambda code: code is not None, seconds=60, what="the operator has ended")
+    assert code == 1
+    assert "JSONDecodeError" in process.log

@@ -1,4 +1,4 @@
-"""A proxy in front of an API server, which can refuse everybody for a while: as one that starts does, with 401."""
+"""A proxy in front of an API server, which can refuse everybody for a while, or end a watch in the middle of a line."""
 
 import asyncio
 import threading
@@ -30,6 +30,8 @@ class ApiProxy:
         self.refused = 0
         """Requests that were answered with 401."""
         self.refuses = False
+        self.cuts = False
+        """Whether a watch ends in the middle of its first line, as if all had been said."""
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -98,6 +100,9 @@ class ApiProxy:
             passed = web.StreamResponse(status=answer.status, headers=headers)
             await passed.prepare(request)
             async for part in answer.content.iter_any():
+                if self.cuts and request.query.get("watch"):
+                    await passed.write(part[: len(part) // 2])
+                    break
                 await passed.write(part)
             await passed.write_eof()
             return passed

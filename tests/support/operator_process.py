@@ -91,7 +91,11 @@ class OperatorProcess:
     @property
     def is_running(self) -> bool:
         """Whether the process is there."""
-        return self._process.poll() is None
+        return self.exit_code() is None
+
+    def exit_code(self) -> int | None:
+        """How it ended, if it has."""
+        return self._process.poll()
 
     def start(self) -> None:
         """Start it and wait until it watches."""

@@ -58,6 +58,7 @@ def test_workers_and_charts_have_their_own_way_in(monkeypatch: pytest.MonkeyPatc
 
 def test_lists_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     """As Helm's join writes them."""
+    monkeypatch.setenv("TUNING_DATABASE_URL", URL)
     monkeypatch.setenv("TUNING_NAMESPACES", "research,team-vision")
     assert OperatorSettings().namespaces == ("research", "team-vision")
 
