@@ -57,7 +57,7 @@ class Controller:
         self._links = links
         self._metrics = metrics
         self._pace = pace or Pace()
-        self._written: dict[str, float] = {}
+        self._written: dict[StudyKey, float] = {}
 
     def reconcile(self, key: StudyKey) -> Look | None:
         """Make one pass over a study.
@@ -71,7 +71,7 @@ class Controller:
         """
         study = self._executor.study(key)
         if study is None:
-            self._metrics.forget(key)
+            self._forget(key)
             return None
         with self._metrics.timed_pass():
             try:
@@ -102,9 +102,13 @@ class Controller:
         Raises:
             DatabaseUnavailable: the rows cannot be deleted now.
         """
-        self._metrics.forget(key)
+        self._forget(key)
         if policy is DeletionPolicy.DELETE:
             self._studies.delete(key)
+
+    def _forget(self, key: StudyKey) -> None:
+        self._metrics.forget(key)
+        self._written.pop(key, None)
 
     def _pass(self, study: Study) -> Look:
         spec = study.spec
@@ -188,14 +192,14 @@ class Controller:
         if not report.is_urgent(status, old) and self._pause(study) > 0:
             return True
         self._executor.write_status(study, status)
-        self._written[study.uid] = time.monotonic()
+        self._written[study.key] = time.monotonic()
         self._keep_for_charts(study, status)
         self._tell(study, status)
         return True
 
     def _pause(self, study: Study) -> float:
         """Seconds until counts may be written again."""
-        return self._written.get(study.uid, float("-inf")) + self._pace.status_seconds - time.monotonic()
+        return self._written.get(study.key, float("-inf")) + self._pace.status_seconds - time.monotonic()
 
     def _counts_at(self, study: Study, *, now: datetime) -> datetime:
         return now + timedelta(seconds=max(0.0, self._pause(study)))
