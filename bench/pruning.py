@@ -4,7 +4,7 @@ Each study is run by `tuningstudy run`, as a person would; what is compared is i
 times on a shared machine drift. A seed is the study's: it chooses the parameters and the random numbers of each trial.
 With two workers, which trials the sampler and the pruner know by then depends on timing, so the seeds' spread is shown.
 
-    python -m bench.pruning FILE    puts the studies of a file in place of those of the same tasks in the results
+    python -m bench.pruning FILE COMMIT    puts the studies of a file in place of those of the same tasks in the results
 """
 
 import json
@@ -209,17 +209,21 @@ def aims(figures: Document) -> list[Aim]:  # noqa: ARG001
     return []
 
 
-def with_studies(figures: Document, added: list[Study]) -> Document:
-    """The figures with other studies of some tasks."""
-    tasks = {study.task for study in added}
-    return figures_of([study for study in studies_of(figures) if study.task not in tasks] + added)
+def with_studies(result: results.Result, added: list[Study], *, commit: str) -> results.Result:
+    """The result with other studies of some tasks, which ran at a commit of their own."""
+    tasks = list(dict.fromkeys(study.task for study in added))
+    kept = [study for study in studies_of(result.figures) if study.task not in tasks]
+    commits = f"{result.conditions.commit} ({', '.join(tasks)} at {commit})"
+    return replace(result, conditions=replace(result.conditions, commit=commits), figures=figures_of(kept + added))
 
 
-def main(file: Annotated[Path, typer.Argument(help="A list of studies as JSON.")]) -> None:
+def main(
+    file: Annotated[Path, typer.Argument(help="A list of studies as JSON.")],
+    commit: Annotated[str, typer.Argument(help="The commit at which they ran.")],
+) -> None:
     """Put the studies of a file in place of those of the same tasks in the results; `python -m bench render` then tells."""
-    result = results.load("pruning")
     added = [Study(**study) for study in json.loads(file.read_text())]
-    results.save(replace(result, figures=with_studies(result.figures, added)))
+    results.save(with_studies(results.load("pruning"), added, commit=commit))
 
 
 if __name__ == "__main__":

@@ -137,10 +137,11 @@ def test_the_table_ends_with_medians_and_their_range() -> None:
 def test_studies_that_are_added_replace_those_of_their_task() -> None:
     """One task can be measured again, or elsewhere, without the other."""
     other = [replace(study, task="glosses") for study in STUDIES]
-    both = pruning.with_studies(RESULT.figures, other)
-    assert pruning.studies_of(json.loads(json.dumps(both))) == STUDIES + other
-    assert pruning.with_studies(both, other[:2]) == pruning.figures_of(STUDIES + other[:2])
-    assert [line for line in pruning.tell(both) if line.startswith("###")] == [
+    both = pruning.with_studies(RESULT, other, commit="def5678")
+    assert pruning.studies_of(json.loads(json.dumps(both.figures))) == STUDIES + other
+    assert both.conditions.commit == "abc1234 (glosses at def5678)"
+    assert pruning.with_studies(both, other[:2], commit="0").figures == pruning.figures_of(STUDIES + other[:2])
+    assert [line for line in pruning.tell(both.figures) if line.startswith("###")] == [
         "### digits: 30 trials in each study",
         "### glosses: 30 trials in each study",
     ]
