@@ -1,15 +1,16 @@
 """The operator itself with the chart's rights: it does all its work, asks for nothing that it may not have, nor elsewhere."""
 
 import json
-from collections.abc import Iterator
+from datetime import UTC, datetime
+from http import HTTPStatus
 from pathlib import Path
-from typing import Any
 
 import pytest
 from cluster.control_plane import ControlPlane
 from cluster.kubectl import Kubectl
 from sqlalchemy.engine import URL
 from tests.chart.release import Document, install_rights
+from tests.support import audit
 from tests.support.builders import a_manifest
 from tests.support.operator_process import OperatorProcess
 from tests.support.wait import wait_until
@@ -28,13 +29,14 @@ def test_the_operator_never_meets_a_refusal(
     token = kubectl("create", "token", user.rpartition(":")[2], "-n", namespace).strip()
     kubeconfig = control_plane.write_kubeconfig(namespace, token=token)
     settings = {"TUNING_NAMESPACES": ",".join(watched)} if watched else {}
+    begun = datetime.now(UTC)
     with OperatorProcess(kubeconfig, postgres, tmp_path / "operator", settings):
         live_and_die(kubectl, namespace)
-    asked = list(requests_of(user, control_plane.audit_log))
+    asked = [request for request in audit.requests(control_plane.audit_log, since=begun) if request.user == user]
     assert asked
-    assert [request for request in asked if request["responseStatus"]["code"] == 403] == []
+    assert [request for request in asked if request.code == HTTPStatus.FORBIDDEN] == []
     if watched:
-        assert {request["objectRef"].get("namespace") for request in asked if "objectRef" in request} == {namespace}
+        assert {request.namespace for request in asked if request.what} == {namespace}
 
 
 def live_and_die(kubectl: Kubectl, namespace: str) -> None:
@@ -52,11 +54,3 @@ def live_and_die(kubectl: Kubectl, namespace: str) -> None:
 def jobs(kubectl: Kubectl, namespace: str) -> list[Document]:
     """The workers' Jobs."""
     return kubectl.items("jobs", "-n", namespace)
-
-
-def requests_of(user: str, audit_log: Path) -> Iterator[dict[str, Any]]:
-    """What a user asked the API server for, with the answers."""
-    for line in audit_log.read_text().splitlines():
-        event = json.loads(line)
-        if event["user"]["username"] == user:
-            yield event

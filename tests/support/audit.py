@@ -23,6 +23,7 @@ class Request:
     """The resource and its subresource, such as "pods/binding"."""
     name: str
     """Of the object; empty for a list, and where the server chooses it."""
+    namespace: str | None
     code: int
     received: datetime
     answered: datetime
@@ -55,6 +56,7 @@ def requests(log: Path, *, since: datetime, namespace: str | None = None) -> Ite
                 verb=event["verb"],
                 what=_resource(reference),
                 name=reference.get("name", ""),
+                namespace=reference.get("namespace"),
                 code=event["responseStatus"]["code"],
                 received=received,
                 answered=datetime.fromisoformat(event["stageTimestamp"]),
@@ -71,12 +73,16 @@ def writes(log: Path, *, user: str, namespace: str, since: datetime) -> Counter[
 
 
 def _events(log: Path) -> Iterator[dict[str, Any]]:
-    """Finished requests; the last line may still be being written."""
-    for line in log.read_text().splitlines():
-        if line.endswith("}"):
-            event = json.loads(line)
-            if event["stage"] == "ResponseComplete":
-                yield event
+    """Finished requests; the last line may still be being written.
+
+    NB: str.splitlines knows more ends of lines than a file does, and a refused manifest is quoted with all of them.
+    """
+    with log.open() as lines:
+        for line in lines:
+            if line.endswith("}\n"):
+                event = json.loads(line)
+                if event["stage"] == "ResponseComplete":
+                    yield event
 
 
 def _resource(reference: dict[str, Any]) -> str:

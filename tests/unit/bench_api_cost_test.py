@@ -1,10 +1,13 @@
 """What the benchmark of the API server's load counts, and what it makes of it."""
 
+import json
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 from bench import api_cost
+from tests.support import audit
 from tests.support.audit import Request
 
 OPERATOR = "system:serviceaccount:tuningstudy-system:tuningstudy-operator"
@@ -13,12 +16,39 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def a_request(user: str, verb: str, what: str, agent: str = "a-program/v1 (linux/amd64)") -> Request:
-    return Request(user=user, agent=agent, verb=verb, what=what, name="x", code=200, received=NOW, answered=NOW)
+    return Request(
+        user=user,
+        agent=agent,
+        verb=verb,
+        what=what,
+        name="x",
+        namespace="research",
+        code=200,
+        received=NOW,
+        answered=NOW,
+    )
 
 
 def figures(*requests: Request, trials: int = 10) -> dict[str, Any]:
     counted = api_cost.count(requests, namespace="research")
     return {"trials": trials, "workers": 4, "seconds": 60, "requests": counted}
+
+
+def test_an_audit_log_is_read_whatever_it_quotes(tmp_path: Path) -> None:
+    """A refused manifest may have characters that end a line in a text and not in a file; and its last line may grow."""
+    event = {
+        "stage": "ResponseComplete",
+        "user": {"username": OPERATOR},
+        "verb": "create",
+        "objectRef": {"resource": "jobs", "namespace": "research"},
+        "responseStatus": {"code": 422, "message": "not \x85 \u2028 \x0b a name"},
+        "requestReceivedTimestamp": NOW.isoformat(),
+        "stageTimestamp": NOW.isoformat(),
+    }
+    log = tmp_path / "audit.log"
+    log.write_text(json.dumps(event, ensure_ascii=False) + '\n{"stage": {}')
+    (request,) = audit.requests(log, since=NOW)
+    assert (request.verb, request.what, request.namespace, request.code) == ("create", "jobs", "research", 422)
 
 
 def test_requests_are_counted_by_who_asks_for_what() -> None:
