@@ -106,8 +106,13 @@ class Controller:
         if policy is DeletionPolicy.DELETE:
             self._studies.delete(key)
 
+    def put_away(self, key: StudyKey) -> None:
+        """Keep no rows of a study in which nothing happens: a pass that comes all the same reads them anew."""
+        self._studies.forget(key)
+
     def _forget(self, key: StudyKey) -> None:
         self._metrics.forget(key)
+        self._studies.forget(key)
         self._written.pop(key, None)
 
     def _pass(self, study: Study) -> Look:

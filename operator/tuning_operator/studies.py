@@ -69,6 +69,9 @@ class Studies(Protocol):
     def delete(self, key: StudyKey) -> None:
         """Delete the study and all its trials, if there are any."""
 
+    def forget(self, key: StudyKey) -> None:
+        """Drop what is remembered of its rows, so that they take no memory; asks the database for nothing."""
+
 
 class OptunaStudies:
     """Studies in Optuna's tables, wherever a `Database` has those of a namespace."""
@@ -226,7 +229,7 @@ class OptunaStudies:
         self.forget(key)
 
     def forget(self, key: StudyKey) -> None:
-        """Drop what is cached of a study."""
+        """See `Studies`."""
         with self._lock:
             self._studies.pop(key, None)
             self._importances.pop(key, None)

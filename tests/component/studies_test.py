@@ -1,5 +1,7 @@
 """The studies gateway over a real Postgres: rows change as planned, and roles may do what they need and no more."""
 
+import gc
+import weakref
 from datetime import UTC, datetime
 
 import optuna
@@ -74,6 +76,17 @@ def test_pulses_of_studies_in_several_namespaces_are_read_at_once(studies: Optun
     study.ask()
     assert studies.pulses([KEY, other, unread]) == {KEY: Pulse(waiting=1, running=1, complete=1), other: Pulse()}
     assert studies.pulses([]) == {}
+
+
+def test_rows_that_are_forgotten_take_no_memory_and_are_read_anew(studies: OptunaStudies) -> None:
+    """Optuna keeps what it has read for as long as somebody holds the study."""
+    studies.carry_out(KEY, TrialsPlan(add=3))
+    before = studies.read(KEY)
+    rows = weakref.ref(studies._studies[KEY].get_trials(deepcopy=False)[0])
+    studies.forget(KEY)
+    gc.collect()
+    assert rows() is None
+    assert studies.read(KEY) == before
 
 
 def test_waiting_trials_are_added_and_withdrawn(studies: OptunaStudies) -> None:

@@ -58,6 +58,7 @@ class MemoryStudies:
     trials: list[Trial] = field(default_factory=list)
     earlier: dict[str, int] = field(default_factory=dict)
     """Other studies, and how many of their trials fit."""
+    forgotten: int = 0
     warm_started: dict[str, int] = field(default_factory=dict)
     is_away: Callable[[], None] = lambda: None
 
@@ -108,6 +109,10 @@ class MemoryStudies:
     def delete(self, _key: StudyKey) -> None:
         """See `Studies`."""
         self.spec, self.trials = None, []
+
+    def forget(self, _key: StudyKey) -> None:
+        """See `Studies`; counts how often."""
+        self.forgotten += 1
 
     def claim(self, owner: str) -> bool:
         """A worker takes the oldest waiting trial."""

@@ -239,6 +239,7 @@ def test_a_deleted_study_leaves_its_rows_as_its_policy_says(policy: DeletionPoli
     system.reconcile()
     system.controller.release(KEY, policy)
     assert bool(system.studies.trials) is rows_left
+    assert system.studies.forgotten == 1, "what is kept in memory goes in any case"
 
 
 def test_transitions_are_told_once() -> None:

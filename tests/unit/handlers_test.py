@@ -133,6 +133,21 @@ def test_only_ended_studies_have_a_timer(phase: str, paces: list[int]) -> None:
     assert [timer.interval for timer in timers if timer.when(status={"phase": phase} if phase else {})] == paces
 
 
+def test_a_study_that_has_ended_is_looked_at_and_put_away() -> None:
+    """Its rows would stay in memory, with those of all that have ever ended."""
+    done: list[tuple[str, StudyKey]] = []
+    with ThreadPoolExecutor(1) as pool:
+        registry = registered(
+            pool,
+            reconcile=lambda key: done.append(("a pass", key)),
+            put_away=lambda key: done.append(("put away", key)),
+        )
+        (timer,) = registry._spawning._handlers
+        due: Any = timer.fn
+        asyncio.run(due(body=kopf.Body({"metadata": {"namespace": "research", "name": "digits"}})))
+    assert done == [("a pass", KEY), ("put away", KEY)]
+
+
 def out_of_reach(*_: Any) -> None:
     """A database that is away."""
     raise DatabaseUnavailable("connection refused")
