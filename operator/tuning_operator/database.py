@@ -24,6 +24,7 @@ from sqlalchemy.pool import NullPool
 
 from tuning_api import naming
 from tuning_api.naming import CHARTS_ROLE
+from tuning_api.rows import RowStorage
 from tuning_operator import rights
 from tuning_operator.errors import DatabaseUnavailable
 
@@ -63,7 +64,7 @@ def open_storage(url: URL, schema: str, *, create_tables: bool = False) -> RDBSt
         DatabaseUnavailable: the database does not answer, or holds tables of another Optuna version.
     """
     with database_errors():
-        return RDBStorage(
+        return RowStorage(
             url.render_as_string(hide_password=False),
             engine_kwargs={
                 "pool_size": 1,

@@ -17,10 +17,11 @@ from typing import Any, ParamSpec, TypeVar
 import optuna
 import stamina
 from optuna.exceptions import StorageInternalError
-from optuna.storages import BaseStorage, RDBStorage
+from optuna.storages import BaseStorage
 from sqlalchemy import exc, make_url
 
 from tuning_api.contract import Env
+from tuning_api.rows import RowStorage
 from tuning_trial.errors import DatabaseAwayError, MisconfiguredError
 
 PATIENCE_SECONDS = 600.0
@@ -51,7 +52,7 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
-class PatientStorage(RDBStorage):
+class PatientStorage(RowStorage):
     """Optuna's storage, with retries for as long as the database is away."""
 
     def __init__(self, url: str, *, stopping: Callable[[], bool], patience: float = PATIENCE_SECONDS) -> None:
@@ -112,7 +113,7 @@ TRANSACTIONS = (
 
 
 def _patient(name: str) -> Callable[..., Any]:
-    method = getattr(RDBStorage, name)
+    method = getattr(RowStorage, name)
 
     @functools.wraps(method)
     def call(self: PatientStorage, *args: Any, **kwargs: Any) -> Any:
@@ -178,9 +179,6 @@ def at_once(storage: BaseStorage) -> Iterator[None]:
 def is_away(error: BaseException) -> bool:
     """Whether the database was out of reach, so that the same call may succeed later."""
     match _cause(error):
-        case exc.PendingRollbackError():
-            # NB: RDBStorage._get_trials catches a lost connection and tries again on it, which raises this one.
-            return True
         case exc.DBAPIError(connection_invalidated=True):
             return True
         case exc.OperationalError() | exc.InterfaceError() as cause:

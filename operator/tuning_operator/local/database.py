@@ -10,6 +10,7 @@ from sqlalchemy import func, select
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
+from tuning_api.rows import RowStorage
 from tuning_operator.database import connect_arguments, database_errors
 from tuning_operator.local.errors import BadInputError
 from tuning_operator.local.folder import PARENT
@@ -122,7 +123,7 @@ class OneDatabase:
     def _open(self) -> RDBStorage:
         try:
             with database_errors():
-                storage = RDBStorage(self._url.render_as_string(hide_password=False), engine_kwargs=self._engine())
+                storage = RowStorage(self._url.render_as_string(hide_password=False), engine_kwargs=self._engine())
                 if self._url.get_backend_name() == "sqlite":
                     _let_readers_read(storage)
                 return storage
