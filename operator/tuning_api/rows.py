@@ -18,6 +18,7 @@ from optuna.storages._rdb import models
 from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import (
+    BindParameter,
     ColumnElement,
     CompoundSelect,
     Float,
@@ -60,7 +61,7 @@ class _Part(NamedTuple):
     """A distribution, what kind of number a value is, or an attribute."""
 
 
-def _parts_of(chosen: Select[Any]) -> CompoundSelect[Any]:
+def _parts_of(trials: Select[Any] | BindParameter[Any]) -> CompoundSelect[Any]:
     """All that belongs to some trials, in one statement."""
     columns: dict[Any, tuple[ColumnElement[Any], ...]] = {
         _PARAMS: (_PARAMS.c.param_id, _PARAMS.c.param_name, _PARAMS.c.param_value, _PARAMS.c.distribution_json),
@@ -76,7 +77,7 @@ def _parts_of(chosen: Select[Any]) -> CompoundSelect[Any]:
     }
     return union_all(
         *(
-            select(literal(table.name), table.c.trial_id, *rest).where(table.c.trial_id.in_(chosen))
+            select(literal(table.name), table.c.trial_id, *rest).where(table.c.trial_id.in_(trials))
             for table, rest in columns.items()
         )
     )
@@ -94,10 +95,11 @@ _CHOSEN = (
 )
 """A row without a trial where the study has none that is asked for; no row where there is no study."""
 _PARTS_OF_CHOSEN = _parts_of(select(_TRIALS.c.trial_id).where(_IS_CHOSEN))
-
-_IS_ONE = _TRIALS.c.trial_id == bindparam("trial_id")
-_ONE = select(*_COLUMNS).where(_IS_ONE)
-_PARTS_OF_ONE = _parts_of(select(_TRIALS.c.trial_id).where(_IS_ONE))
+_ONE = select(*_COLUMNS).where(_TRIALS.c.trial_id == bindparam("trial_id"))
+_PARTS = _parts_of(bindparam("ids", expanding=True))
+_MOST_NAMED = 500
+"""Parts of so many trials are asked for by their ids. NB: of a query within the query Postgres does not know how few it
+gives before it has looked at the table (ANALYZE), and reads whole tables."""
 
 
 class RowStorage(RDBStorage):
@@ -111,7 +113,7 @@ class RowStorage(RDBStorage):
             KeyError: there is none of that id.
             StorageInternalError: the database does not answer, or refuses.
         """
-        return self._read(_ONE, _PARTS_OF_ONE, {"trial_id": trial_id})[0]
+        return self._read(_ONE, {"trial_id": trial_id})[0]
 
     @override
     def _get_trials(
@@ -128,18 +130,22 @@ class RowStorage(RDBStorage):
             StorageInternalError: the database does not answer, or refuses.
         """
         asked = {"study_id": study_id, "after": trial_id_greater_than, "some": list(included_trial_ids)}
-        trials = self._read(_CHOSEN, _PARTS_OF_CHOSEN, asked)
+        trials = self._read(_CHOSEN, asked)
         return trials if states is None else [trial for trial in trials if trial.state in states]
 
-    def _read(self, trials: Select[Any], parts: CompoundSelect[Any], asked: dict[str, Any]) -> list[FrozenTrial]:
+    def _read(self, trials: Select[Any], asked: dict[str, Any]) -> list[FrozenTrial]:
         with _create_scoped_session(self.scoped_session) as session:
             connection = session.connection()
             found = connection.execute(trials, asked).all()
             if not found:
                 raise KeyError(models.NOT_FOUND_MSG)
-            rows = [row for row in found if row.trial_id is not None]
+            ids = [row.trial_id for row in found if row.trial_id is not None]
+            if not ids:
+                return []
             # NB: after the trials. A trial that had ended by then has all its parts.
-            return _frozen(rows, map(_Part._make, connection.execute(parts, asked))) if rows else []
+            are_few = len(ids) <= _MOST_NAMED
+            parts = connection.execute(_PARTS, {"ids": ids}) if are_few else connection.execute(_PARTS_OF_CHOSEN, asked)
+            return _frozen(found, map(_Part._make, parts))
 
 
 def _frozen(trials: Iterable[Row[Any]], parts: Iterable[_Part]) -> list[FrozenTrial]:

@@ -16,6 +16,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy import text
 
+from tuning_api import rows
 from tuning_api.rows import RowStorage
 
 BOTH = [StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE]
@@ -68,6 +69,15 @@ def told(trials: Iterable[FrozenTrial]) -> list[dict[str, Any]]:
     ]
 
 
+@pytest.fixture(params=[rows._MOST_NAMED, 1], ids=["named", "chosen by a query"], scope="module")
+def most_named(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Whether the parts of a few trials are asked for as those of a few, or as those of many."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rows, "_MOST_NAMED", request.param)
+        yield
+
+
+@pytest.mark.usefixtures("most_named")
 @settings(max_examples=40)
 @given(st.lists(trials(), max_size=4), st.data())
 def test_what_is_read_is_what_optuna_reads(
