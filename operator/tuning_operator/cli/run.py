@@ -21,6 +21,7 @@ from sqlalchemy.engine import URL
 from tuning_api import manifest
 from tuning_api.status import ConditionType, Phase, Reason
 from tuning_operator.charts.source import StudyData, read_study
+from tuning_operator.charts.wording import counted
 from tuning_operator.cli.signals import Signals
 from tuning_operator.cli.views import JsonView, PlainView, SilentView, View
 from tuning_operator.controller import Controller, Pace
@@ -173,7 +174,8 @@ def _greet(this: Run) -> None:
     if not has_begun:
         this.view.say(f"running study {this.key.name} in {this.place.folder.path}")
     else:
-        this.view.say(f"going on with study {this.key.name} in {this.place.folder.path}: {ended} trials have ended")
+        so_far = counted(ended, "trial")
+        this.view.say(f"going on with study {this.key.name} in {this.place.folder.path}: {so_far} ended before")
 
 
 # The loop
