@@ -99,7 +99,7 @@ def register(
     )
     async def ended_study_is_due(body: kopf.Body, **_: Any) -> None:
         await flight.run(_key(body))
-        # Optuna keeps what it has read, 7 KB for a trial; and studies that have ended may be thousands.
+        # Optuna keeps what it has read, 3.5 KB for a trial; and studies that have ended may be thousands.
         controller.put_away(_key(body))
 
     @kopf.on.event(*JOBS, registry=registry, labels={naming.LABEL_MANAGED_BY: naming.MANAGED_BY})
