@@ -1,10 +1,11 @@
 """Many studies in a real cluster's API, in several namespaces, and workers of theirs that only pretend to train.
 
 A tenth of the studies is live. Of the others every second one has ended and every second one is suspended, each with some
-trials. What the workers write is what real ones write, with their code where it is about claims, and with their rights; they
-have no processes of their own. The pods are said to run by us, since there is no kubelet.
+trials. What the workers write is what real ones write, with their code and with their rights; they have no processes of
+their own. The pods are said to run by us, since there is no kubelet.
 """
 
+import copy
 import heapq
 import itertools
 import json
@@ -20,22 +21,29 @@ from typing import TYPE_CHECKING, Any, Self
 
 from kubernetes import config
 from kubernetes.client import ApiClient
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.trial import TrialState
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalChoiceType,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.trial import FrozenTrial
 from sqlalchemy.engine import URL
 from tests.support.builders import a_manifest
 from tests.support.chart_studies import SMALL, SPACE, a_finished_trial, a_search_spec
 from tests.support.operator_process import CHARTS_PASSWORD, SIGNING_KEY
 
 from bench.rows import insert_trials
-from tuning_api import contract, naming
+from tuning_api import naming
 from tuning_api.contract import Owner
 from tuning_api.spec import GROUP, PLURAL, VERSION, StudySpec
 from tuning_operator.cluster import send
 from tuning_operator.database import Tenancy, open_storage
 from tuning_operator.model import StudyKey
 from tuning_operator.studies import OptunaStudies
-from tuning_trial import claim, database
+from tuning_trial import database, outcomes, transactions
+from tuning_trial.outcomes import Completed, Progress
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
@@ -244,28 +252,35 @@ class _Office:
         storage, study_id = database.storage_of(known), known._study_id  # noqa: SLF001
         chance = random.Random(owner.id)  # noqa: S311 - no secret
         while True:
-            claimed = claim.claim(storage.engine, study_id=study_id, owner=owner, now=_utc)
+            claimed = transactions.claim(storage.engine, study_id=study_id, owner=owner, now=_utc)
             if claimed is None:
                 yield _POLL_SECONDS
                 continue
-            for name, distribution in SPACE.items():
-                storage.set_trial_param(claimed.trial_id, name, _drawn(distribution, chance), distribution)
-            storage.set_trial_user_attr(claimed.trial_id, contract.MAX_EPOCHS_ATTRIBUTE, EPOCHS)
+            before = storage.get_trial(claimed.trial_id)
+            transactions.choose(storage.engine, _chosen(before, chance), before=before)
             for epoch in range(EPOCHS):
                 yield TRIAL_SECONDS / EPOCHS * chance.uniform(0.5, 1.5)
                 storage.set_trial_intermediate_value(claimed.trial_id, epoch, chance.random())
-                storage.set_trial_user_attr(claimed.trial_id, contract.EPOCHS_ATTRIBUTE, epoch + 1)
-            storage.set_trial_state_values(claimed.trial_id, TrialState.COMPLETE, [chance.random()])
+            record = outcomes.record(Completed((chance.random(),)), Progress(EPOCHS, EPOCHS), curve={})
+            assert record is not None  # noqa: S101 - it has ended
+            transactions.end(storage.engine, claimed.trial_id, record, now=_utc)
             self.ends[study].append(time.monotonic())
 
 
-def _drawn(distribution: BaseDistribution, chance: random.Random) -> float:
-    """A value, as Optuna stores it."""
+def _chosen(trial: FrozenTrial, chance: random.Random) -> FrozenTrial:
+    chosen = copy.copy(trial)
+    chosen.params = {name: _drawn(distribution, chance) for name, distribution in SPACE.items()}
+    chosen.distributions = SPACE
+    return chosen
+
+
+def _drawn(distribution: BaseDistribution, chance: random.Random) -> CategoricalChoiceType:
     if isinstance(distribution, CategoricalDistribution):
-        return chance.randrange(len(distribution.choices))
-    assert isinstance(distribution, FloatDistribution | IntDistribution)  # noqa: S101 - there are no others
-    draw = chance.randint if isinstance(distribution, IntDistribution) else chance.uniform
-    return float(draw(distribution.low, distribution.high))  # type: ignore[arg-type]
+        return chance.choice(distribution.choices)
+    if isinstance(distribution, IntDistribution):
+        return chance.randint(distribution.low, distribution.high)
+    assert isinstance(distribution, FloatDistribution)  # noqa: S101 - there are no others
+    return chance.uniform(distribution.low, distribution.high)
 
 
 def _utc() -> datetime:

@@ -27,7 +27,8 @@ from tuning_operator.database import Tenancy
 from tuning_operator.model import Snapshot, StudyKey, TrialsPlan, Worker, WorkerState
 from tuning_operator.model import TrialState as RowState
 from tuning_operator.studies import OptunaStudies
-from tuning_trial import claim, database
+from tuning_trial import database, transactions
+from tuning_trial.outcomes import Record
 
 if TYPE_CHECKING:
     from multiprocessing.queues import Queue
@@ -165,13 +166,14 @@ def _claim_all(  # noqa: PLR0917 - a thread's
     job.now.wait()
     while not job.over.is_set():
         begun = time.monotonic()
-        claimed = storage.patiently(claim.claim, storage.engine, study_id=study_id, owner=owner, now=_utc)
+        claimed = storage.patiently(transactions.claim, storage.engine, study_id=study_id, owner=owner, now=_utc)
         (hits if claimed else misses).append(time.monotonic() - begun)
         if claimed is None:
             job.over.wait(_PAUSE_SECONDS)
             continue
         numbers.append(claimed.number)
-        storage.set_trial_state_values(claimed.trial_id, TrialState.COMPLETE, [math.sin(claimed.number)])
+        record = Record(state=TrialState.COMPLETE, values=(math.sin(claimed.number),), attributes={})
+        storage.patiently(transactions.end, storage.engine, claimed.trial_id, record, now=_utc)
 
 
 def _utc() -> datetime:

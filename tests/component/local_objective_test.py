@@ -13,11 +13,17 @@ from tests.support import usual_objectives
 from tests.support.local_study import LocalStudy
 
 COMPLETE = TrialState.COMPLETE
-TRAIN = '''"""An objective as people write it, without torch. It waits for the file `go` beside it."""
+TRAIN = '''"""An objective as people write it, without torch. It waits for the file `go` beside it.
+
+A worker imports once what its trials need: a trial that imports anything of ours fails.
+"""
 
 import os
+import sys
 import time
 from pathlib import Path
+
+IMPORTED = set(sys.modules)
 
 
 def objective(trial):
@@ -25,6 +31,7 @@ def objective(trial):
     trial.report(x, 0)
     while not Path("go").exists():
         time.sleep(0.02)
+    assert not [name for name in set(sys.modules) - IMPORTED if name.startswith("tuning_")]
     Path(os.environ["TUNING_TRIAL_CHECKPOINTS"], "model.txt").write_text(str(x))
     return x + 0 * trial.suggest_int("y", 1, 3)
 '''

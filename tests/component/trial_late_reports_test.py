@@ -35,8 +35,7 @@ def trial(postgres_server: PostgresServer) -> LateTrial:
     opened.sampler, opened.pruner = RandomSampler(), ThresholdPruner(lower=0.5)
     storage = database.storage_of(opened)
     storage.set_trial_state_values(study.trials()[0]._trial_id, state=TrialState.RUNNING)
-    opened.get_trials(deepcopy=False, states=())
-    return LateTrial(opened, study.trials()[0]._trial_id)
+    return LateTrial(opened, study.trials()[0])
 
 
 def curve(trial: LateTrial) -> dict[int, float]:

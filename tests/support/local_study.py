@@ -23,14 +23,20 @@ from tuning_operator.local.place import choose
 DEADLINE_SECONDS = 150
 
 MODEL = '''\
-"""A model that nobody has packaged. It writes down each epoch that begins; the second waits for the file `go`."""
+"""A model that nobody has packaged. It writes down each epoch that begins; the second waits for the file `go`.
 
+A worker imports once what its trials need: a trial that imports anything of ours fails.
+"""
+
+import sys
 import time
 from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, TensorDataset
+
+IMPORTED = set(sys.modules)
 
 
 class Slope(pl.LightningModule):
@@ -42,6 +48,9 @@ class Slope(pl.LightningModule):
     def on_train_epoch_start(self):
         with Path("epochs").open("a") as file:
             file.write(f"{self.lr} {self.current_epoch}\\n")
+
+    def on_fit_end(self):
+        assert not [name for name in set(sys.modules) - IMPORTED if name.startswith("tuning_")]
 
     def training_step(self, batch, index):
         while self.current_epoch and not Path("go").exists():

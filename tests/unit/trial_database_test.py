@@ -131,6 +131,7 @@ def test_every_transaction_of_optunas_storage_is_patient() -> None:
         "get_all_studies",
         "_create_new_trial",
         "set_trial_param",
+        "set_trial_state_values",
         "record_heartbeat",
         "_get_stale_trial_ids",
     }

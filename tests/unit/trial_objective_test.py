@@ -126,8 +126,8 @@ def _environment_of_this_test(monkeypatch: pytest.MonkeyPatch) -> None:
 def a_trial(study: optuna.Study, **fixed: Any) -> optuna.Trial:
     if fixed:
         study.enqueue_trial(fixed)
-    asked = study.ask()
-    return objective_runner.trial_of(study, asked._trial_id, sampler=RandomSampler(seed=1), pruner=study.pruner)
+    study.ask()
+    return objective_runner.trial_of(study, study.get_trials()[-1], sampler=RandomSampler(seed=1), pruner=study.pruner)
 
 
 def run(
@@ -148,7 +148,7 @@ def test_a_parameter_that_was_chosen_before_keeps_its_value(tmp_path: Path) -> N
     study = optuna.create_study()
     asked = study.ask()
     chosen = asked.suggest_float("x", -10, 10)
-    trial = objective_runner.trial_of(study, asked._trial_id, sampler=RandomSampler(seed=9), pruner=NopPruner())
+    trial = objective_runner.trial_of(study, study.get_trials()[0], sampler=RandomSampler(seed=9), pruner=NopPruner())
     assert run("quadratic", trial, tmp_path) == Completed(((chosen - 2) ** 2,))
 
 

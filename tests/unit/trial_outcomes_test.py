@@ -116,15 +116,26 @@ def test_an_end_is_told_with_what_is_known_of_it(
     result: Outcome, progress: Progress | None, state: TrialState, attributes: dict[str, object]
 ) -> None:
     """The controller reads epochs and failures from the trial's attributes."""
-    told = record(result, progress)
+    told = record(result, progress, curve={})
     assert told is not None
     assert (told.state, told.attributes) == (state, attributes)
+
+
+@pytest.mark.parametrize(
+    ("curve", "values"),
+    [({}, ()), ({0: 0.2, 3: 0.4, 1: 0.3}, (0.4,)), ({0: 0.2, 1: math.nan}, ()), ({0: math.inf}, (math.inf,))],
+)
+def test_the_value_of_a_pruned_trial_is_its_last_report(curve: dict[int, float], values: tuple[float, ...]) -> None:
+    """As `Study.tell` has it, so that samplers and importances see what they would see there; NaN is no value."""
+    told = record(Pruned(), None, curve=curve)
+    assert told is not None
+    assert told.values == values
 
 
 @pytest.mark.parametrize("result", [Interrupted(), Replaced(), DatabaseLost("gone")])
 def test_a_trial_that_is_not_ours_to_end_is_not_told(result: Outcome) -> None:
     """The controller queues it again, or has done so."""
-    assert record(result, Progress(1, 2)) is None
+    assert record(result, Progress(1, 2), curve={}) is None
 
 
 def user_code() -> None:
@@ -199,7 +210,7 @@ def test_the_signals_of_the_tables_are_those_of_this_machine() -> None:
 
 def test_what_constraints_are_about_is_recorded_with_the_values() -> None:
     """By metric, so that another study can judge it by other bounds."""
-    written = record(completed({"val_acc": 0.9}, {"latency": 12.5}), None)
+    written = record(completed({"val_acc": 0.9}, {"latency": 12.5}), None, curve={})
     assert written is not None
     assert (written.values, written.attributes) == ((0.9,), {LIMITED_ATTRIBUTE: {"latency": 12.5}})
 

@@ -13,7 +13,7 @@ from optuna import pruners as theirs
 from optuna import samplers
 from optuna.samplers import BaseSampler
 from optuna.storages import InMemoryStorage
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from tests.support.builders import a_spec
 from tests.support.spaces import conditional_spaces, flat_spaces
 
@@ -68,11 +68,21 @@ def run(
         study.pruner = build_pruner(pruner or Pruner(type=PrunerType.NONE))
         study._thread_local.cached_all_trials = None
         trial_id = storage.create_new_trial(study._study_id)
-        values = suggest_within(study, trial_id, parameters_now, trials=study.get_trials(deepcopy=False))
-        score = math.fsum(float(value) for value in values.values() if isinstance(value, int | float))
+        chosen = chosen_within(study, storage.get_trial(trial_id), parameters_now)
+        score = math.fsum(float(value) for value in chosen.params.values() if isinstance(value, int | float))
         if objectives > 1 or not _is_pruned(study, trial_id, score):
             study.tell(number, [score, *[-score] * (objectives - 1)])
     return study
+
+
+def chosen_within(study: optuna.Study, own: FrozenTrial, space: list[Parameter]) -> FrozenTrial:
+    """Choose, and write what was chosen."""
+    chosen = suggest_within(study, own, space, trials=study.get_trials(deepcopy=False))
+    for name, kind in chosen.distributions.items():
+        study._storage.set_trial_param(own._trial_id, name, kind.to_internal_repr(chosen.params[name]), kind)
+    for name, value in chosen.system_attrs.items():
+        study._storage.set_trial_system_attr(own._trial_id, name, value)
+    return chosen
 
 
 def _is_pruned(study: optuna.Study, trial_id: int, score: float) -> bool:
@@ -370,23 +380,33 @@ def test_a_trial_keeps_what_it_was_given_under_other_bounds() -> None:
     """It began before they moved, and is continued; its distribution has room for it, so that no warning is due."""
     study = optuna.create_study(sampler=samplers.RandomSampler(seed=1))
     study.enqueue_trial({"rate": 0.9, "layers": 5})
-    trial = study.ask()
-    values = suggest_within(study, trial._trial_id, NARROW, trials=study.get_trials(deepcopy=False))
-    assert (values["rate"], values["layers"]) == (0.9, 5)
-    frozen = study.get_trials()[0]
-    assert all(frozen.distributions[name]._contains(float(values[name] or 0)) for name in ("rate", "layers"))
+    study.ask()
+    (trial,) = study.get_trials()
+    chosen = suggest_within(study, trial, NARROW, trials=[trial])
+    assert (chosen.params["rate"], chosen.params["layers"]) == (0.9, 5)
+    assert all(chosen.distributions[name]._contains(float(chosen.params[name])) for name in ("rate", "layers"))
+
+
+def test_a_parameter_that_became_another_one_is_refused() -> None:
+    """Optuna says so when it writes a parameter; here it is said before, and nothing is written."""
+    study = optuna.create_study(sampler=samplers.RandomSampler(seed=1))
+    study.ask().suggest_int("rate", 1, 9)
+    study.ask()
+    trials = study.get_trials()
+    with pytest.raises(ValueError, match="different distribution kind"):
+        suggest_within(study, trials[1], parameters(SPACE), trials=trials)
 
 
 def test_trials_are_read_once_for_a_suggestion(monkeypatch: pytest.MonkeyPatch) -> None:
     """Optuna alone reads all that have not ended several times, which takes longer than choosing."""
     study = optuna.create_study(sampler=samplers.TPESampler(seed=1, n_startup_trials=2))
     study.optimize(lambda trial: trial.suggest_float("rate", 0.1, 0.9), n_trials=4)
-    trial_id = study.ask()._trial_id
+    study.ask()
     read = study.get_trials(deepcopy=False)
     monkeypatch.setattr(study._storage, "get_all_trials", _refuse_to_read)
     monkeypatch.setattr(study._storage, "get_trial", _refuse_to_read)
-    values = suggest_within(study, trial_id, parameters(SPACE), trials=read)
-    assert values.keys() == {"rate", "layers", "optimizer"}
+    chosen = suggest_within(study, read[-1], parameters(SPACE), trials=read)
+    assert chosen.params.keys() == {"rate", "layers", "optimizer"}
 
 
 def _refuse_to_read(*_: object, **__: object) -> None:

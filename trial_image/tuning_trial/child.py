@@ -15,7 +15,7 @@ from typing import Any
 
 import optuna
 from optuna.exceptions import StorageInternalError, TrialPruned, UpdateFinishedTrialError
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from tuning_api.search import Direction, Pruner, Sampler
 from tuning_api.store import StoreError
@@ -36,8 +36,8 @@ class Assignment:
 
     database_url: str
     study: str
-    trial_id: int
-    number: int
+    trial: FrozenTrial
+    """As it began to run, with its parameters."""
     objective: str | None = None
     """trial.objective; None for a trial of Lightning."""
     config: dict[str, Any] = field(default_factory=dict)
@@ -61,6 +61,12 @@ class Assignment:
     """trial.checkpoints.keep, if there is such a place."""
     progress_timeout: str | None = None
     """trial.progressTimeout: whether, and how often, the worker wants a sign of life."""
+
+    @property
+    def number(self) -> int:
+        """The trial's."""
+        number: int = self.trial.number
+        return number
 
     @property
     def name(self) -> str:
@@ -128,7 +134,11 @@ def _of_exception(error: BaseException) -> DatabaseLost | Failed:
 
 def _study_of_this_process(assignment: Assignment, study: optuna.Study | None) -> optuna.Study:
     if study is None:
-        return database.open_study(assignment.database_url, assignment.study)
+        own = database.open_study(assignment.database_url, assignment.study)
+        # NB: Optuna's cache does not know a trial that was claimed by SQL, and raises KeyError when it is asked to write a
+        # parameter of it.
+        own.get_trials(deepcopy=False, states=())
+        return own
     # Before anything touches the database: the sockets are the worker's, and closing them would close its session.
     database.storage_of(study).engine.dispose(close=False)
     return study
@@ -156,7 +166,7 @@ def _run_objective(assignment: Assignment, study: optuna.Study, pulse: Pulse) ->
         assignment.sampler, seed=search.trial_seed(assignment.seed, 0), conditional=assignment.conditional
     )
     trial = objective_runner.trial_of(
-        study, assignment.trial_id, sampler=sampler, pruner=search.build_pruner(assignment.pruner), beat=pulse.beat
+        study, assignment.trial, sampler=sampler, pruner=search.build_pruner(assignment.pruner), beat=pulse.beat
     )
     files = ObjectiveFiles(assignment.checkpoint, name=assignment.name) if assignment.checkpoint else None
     if files:
@@ -180,7 +190,7 @@ def _train(assignment: Assignment, results: Connection, study: optuna.Study, pul
     from tuning_trial import lightning_keeper, lightning_parser, lightning_runner, pruning, resuming  # noqa: PLC0415
 
     study.pruner = search.build_pruner(assignment.pruner)
-    trial = LateTrial(study, assignment.trial_id)
+    trial = LateTrial(study, assignment.trial)
     callback = pruning.ReportAndPrune(
         metrics=assignment.metrics,
         judge=pruning.judge_of(trial) if len(assignment.metrics) == 1 else None,

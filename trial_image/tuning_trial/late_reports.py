@@ -4,12 +4,14 @@ Only the reports are: nothing is pruned meanwhile, and whatever else a trial ask
 late is not lost with the process: a checkpoint has the curve, and whoever goes on from it reports it again.
 """
 
+import copy
 import time
 from collections.abc import Callable
 from typing import Any
 
 import optuna
-from optuna.trial import Trial
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, Trial
 from typing_extensions import override
 
 from tuning_trial import database
@@ -22,15 +24,18 @@ _PAUSE_SECONDS = 5.0
 class LateTrial(Trial):
     """Optuna's trial, whose `report` and `should_prune` do not wait for a database that is away."""
 
-    def __init__(self, study: optuna.Study, trial_id: int, *, beat: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, study: optuna.Study, known: FrozenTrial, *, beat: Callable[[], None] = lambda: None) -> None:
         """Take a claimed trial.
 
         Args:
             study: Has the storage.
-            trial_id: Optuna's number of the trial.
+            known: The trial as the worker knows it.
             beat: Called for each report, which is a sign of life whether or not it arrives.
         """
-        super().__init__(study, trial_id)
+        knowing = copy.copy(study)
+        knowing._storage = _Knowing(study._storage, known)  # type: ignore[assignment]  # noqa: SLF001
+        super().__init__(knowing, known._trial_id)  # noqa: SLF001 - there is no public way
+        self.study, self.storage = study, study._storage  # noqa: SLF001
         self.after_report: Callable[[], object] = lambda: None
         """Called after each report, whether or not it is late."""
         self._beat = beat
@@ -96,3 +101,18 @@ class LateTrial(Trial):
             why = database.describe(error)
             logger.warning("the database is away (%s); the training goes on, its values are reported later", why)
         self._try_again_at = time.monotonic() + _PAUSE_SECONDS
+
+
+class _Knowing:
+    """Optuna's storage, to which one trial is known. NB: Optuna reads it once more, and a fork would have to connect for it."""
+
+    def __init__(self, storage: BaseStorage, known: FrozenTrial) -> None:
+        self._storage = storage
+        self._known = known
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._storage, name)
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:  # noqa: ARG002
+        """See Optuna."""
+        return copy.deepcopy(self._known)

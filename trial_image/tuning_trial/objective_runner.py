@@ -18,7 +18,7 @@ import optuna
 from optuna.exceptions import TrialPruned
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
-from optuna.trial import Trial
+from optuna.trial import FrozenTrial, Trial
 
 from tuning_trial import outcomes
 from tuning_trial.errors import InvalidConfigError, nearest
@@ -83,7 +83,7 @@ def _fault(found: object) -> str | None:
 
 def trial_of(
     study: optuna.Study,
-    trial_id: int,
+    trial: FrozenTrial,
     *,
     sampler: BaseSampler,
     pruner: BasePruner,
@@ -93,16 +93,12 @@ def trial_of(
 
     Args:
         study: Has the storage.
-        trial_id: Optuna's number of the trial, which is RUNNING.
+        trial: What is known of it, which is RUNNING.
         sampler: Chooses the parameters that only the code knows.
         pruner: Answers `trial.should_prune`.
         beat: Called for each report.
     """
-    own = _StudyOfTrial(study.study_name, study._storage, sampler=sampler, pruner=pruner)  # noqa: SLF001
-    # NB: Optuna's cache does not know a trial that was claimed by SQL, and raises KeyError in the first suggestion if
-    # the sampler, like RandomSampler, reads no trials.
-    own.get_trials(deepcopy=False, states=())
-    return LateTrial(own, trial_id, beat=beat)
+    return LateTrial(_StudyOfTrial(study, sampler=sampler, pruner=pruner), trial, beat=beat)
 
 
 def run(
@@ -152,6 +148,12 @@ class _StudyOfTrial(optuna.Study):
     NB: in Postgres the worker's role may not create trials, but it may claim those that wait: an objective that calls
     `study.optimize` would take them from the other workers.
     """
+
+    def __init__(self, study: optuna.Study, *, sampler: BaseSampler, pruner: BasePruner) -> None:
+        """NB: Optuna's own asks the database for what `study` knows already, and a fork would have to connect for it."""
+        vars(self).update(vars(study))
+        self._thread_local = type(study._thread_local)()  # noqa: SLF001
+        self.sampler, self.pruner = sampler, pruner
 
 
 _OPERATORS = "the operator creates trials, as many as spec.maxTrials says: remove the call"

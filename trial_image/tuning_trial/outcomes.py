@@ -176,12 +176,20 @@ class Record:
     """What is written about a trial that ended."""
 
     state: TrialState
-    values: tuple[float, ...] | None = None
+    values: tuple[float, ...] = ()
     attributes: Mapping[str, Any]
+    system_attributes: Mapping[str, Any] = field(default_factory=dict)
+    """Optuna's own."""
 
 
-def record(outcome: Outcome, progress: Progress | None) -> Record | None:
-    """What to tell Optuna; None when the trial is not ours to end."""
+def record(outcome: Outcome, progress: Progress | None, *, curve: Mapping[int, float]) -> Record | None:
+    """What is written about a trial; None when it is not ours to end.
+
+    Args:
+        outcome: What came of it.
+        progress: How far it came.
+        curve: What a pruned trial has reported, by step. Its value is the last one, as `Study.tell` has it.
+    """
     attributes: dict[str, Any] = {}
     if progress:
         attributes[EPOCHS_ATTRIBUTE] = progress.epochs
@@ -195,7 +203,9 @@ def record(outcome: Outcome, progress: Progress | None) -> Record | None:
                 attributes[LIMITED_ATTRIBUTE] = dict(limited)
             return Record(state=TrialState.COMPLETE, values=values, attributes=attributes)
         case Pruned():
-            return Record(state=TrialState.PRUNED, attributes=attributes)
+            last = curve[max(curve)] if curve else math.nan
+            values = () if math.isnan(last) else (last,)
+            return Record(state=TrialState.PRUNED, values=values, attributes=attributes)
         case Failed(failure):
             attributes[FAILURE_ATTRIBUTE] = failure.to_document()
             return Record(state=TrialState.FAIL, attributes=attributes)

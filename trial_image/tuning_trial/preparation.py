@@ -48,13 +48,15 @@ def import_all(spec: StudySpec) -> None:
     # would inherit in a state that cannot be used (pytorch/pytorch#83973).
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     if spec.trial.objective:
+        from tuning_trial import objective_runner  # noqa: F401, PLC0415 - a trial of Lightning has no use for it
+
         _import(spec.trial.objective.partition(":")[0])
         logger.info("imported %s in %.1f s", spec.trial.objective, time.monotonic() - started)
         return
     # Only here: with isolation "process" this process needs no torch, and a wrong setting is reported seconds earlier.
     import torch  # noqa: PLC0415
 
-    from tuning_trial import lightning_parser, lightning_runner  # noqa: F401, PLC0415
+    from tuning_trial import lightning_keeper, lightning_parser, lightning_runner, pruning, resuming  # noqa: F401, PLC0415
 
     lightning_parser.shared_parser()
     for path in class_paths(spec.trial.lightning):

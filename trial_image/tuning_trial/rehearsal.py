@@ -131,9 +131,10 @@ def run(spec: StudySpec, trial: Trial, params: dict[str, Scalar], *, seed: int) 
 
             return lightning_rehearsal.train(spec, params, seed=seed, folder=folder)
         study = trial.study
+        known = study.get_trials()[trial.number]
         return objective_runner.run(
             objective_runner.load(spec.trial.objective),
-            objective_runner.trial_of(study, trial._trial_id, sampler=study.sampler, pruner=study.pruner),  # noqa: SLF001
+            objective_runner.trial_of(study, known, sampler=study.sampler, pruner=study.pruner),
             metrics=[objective.metric for objective in spec.objectives],
             seed=seed,
             folder=folder,

@@ -7,7 +7,7 @@ from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, check_distribution_compatibility
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from tuning_api.distributions import distribution, suggest
@@ -37,24 +37,31 @@ def trial_seed(study_seed: int | None, number: int) -> int:
 
 
 def suggest_within(
-    study: optuna.Study, trial_id: int, space: list[Parameter], *, trials: Sequence[FrozenTrial]
-) -> dict[str, Scalar]:
+    study: optuna.Study, own: FrozenTrial, space: list[Parameter], *, trials: Sequence[FrozenTrial]
+) -> FrozenTrial:
     """Choose the parameters of a trial that runs, with the study's sampler and pruner.
 
     Args:
         study: Has the sampler, the pruner and the storage.
-        trial_id: Optuna's number of the trial.
+        own: The trial.
         space: The parameters.
         trials: All trials as they were read since this one began to run, itself among them. They are not read again.
+
+    Returns:
+        The trial with its parameters and what the sampler notes of them, which are written nowhere yet.
 
     Raises:
         ValueError: a fixed value is none of the choices, or a distribution does not fit those of earlier trials.
     """
-    own = next(trial for trial in reversed(trials) if trial._trial_id == trial_id)  # noqa: SLF001
     current = {parameter.name: (parameter, distribution(parameter)) for parameter in space}
     study = copy.copy(study)
-    study._storage = _TrialsWithin(study._storage, current, trials=trials, own=own)  # type: ignore[assignment]  # noqa: SLF001
-    return suggest(Trial(study, trial_id), space, fixed=own.system_attrs.get(_FIXED_PARAMS))
+    seen = _TrialsWithin(study._storage, current, trials=trials, own=own)  # noqa: SLF001
+    study._storage = seen  # type: ignore[assignment]  # noqa: SLF001
+    trial = Trial(study, own._trial_id)  # noqa: SLF001 - there is no public way
+    suggest(trial, space, fixed=own.system_attrs.get(_FIXED_PARAMS))
+    chosen = copy.copy(own)
+    chosen.params, chosen.distributions, chosen.system_attrs = trial.params, trial.distributions, seen.noted
+    return chosen
 
 
 class _TrialsWithin:
@@ -62,7 +69,7 @@ class _TrialsWithin:
 
     NB: Optuna reads every trial that has not ended several times for one suggestion, each time in seven statements. And it
     drops a parameter from what it models jointly as soon as two trials have different bounds for it: after a change of
-    bounds, cmaes, nsga2, nsga3 and gp would draw it at random for ever.
+    bounds, cmaes, nsga2, nsga3 and gp would draw it at random for ever. What is chosen is written when all is.
     """
 
     def __init__(
@@ -75,6 +82,9 @@ class _TrialsWithin:
     ) -> None:
         self._storage = storage
         self._own = own
+        self.noted = dict(own.system_attrs)
+        """The trial's system attributes, those of the sampler among them."""
+        self._trials = trials
         self._seen = [seen for trial in trials if (seen := _seen_within(trial, space)) is not None]
 
     def __getattr__(self, name: str) -> Any:
@@ -86,6 +96,36 @@ class _TrialsWithin:
             return copy.deepcopy(self._own)
         trial: FrozenTrial = self._storage.get_trial(trial_id)
         return trial
+
+    def set_trial_param(
+        self,
+        trial_id: int,  # noqa: ARG002
+        param_name: str,
+        param_value_internal: float,  # noqa: ARG002
+        distribution: BaseDistribution,
+    ) -> None:
+        """See Optuna; only whether the parameter may be written.
+
+        Raises:
+            ValueError: earlier trials have another type, log or choices for it.
+        """
+        before = (trial.distributions for trial in reversed(self._trials))
+        if known := next((kinds[param_name] for kinds in before if param_name in kinds), None):
+            check_distribution_compatibility(known, distribution)
+
+    def get_trial_system_attrs(self, trial_id: int) -> dict[str, Any]:
+        """See Optuna."""
+        if trial_id == self._own._trial_id:  # noqa: SLF001
+            return dict(self.noted)
+        attributes: dict[str, Any] = self._storage.get_trial_system_attrs(trial_id)
+        return attributes
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        """See Optuna; samplers note in the trial what they, or those of later trials, have to know."""
+        if trial_id == self._own._trial_id:  # noqa: SLF001
+            self.noted[key] = value
+        else:
+            self._storage.set_trial_system_attr(trial_id, key, value)
 
     def get_all_trials(
         self,
@@ -101,10 +141,10 @@ class _TrialsWithin:
 def _seen_within(trial: FrozenTrial, space: Mapping[str, tuple[Parameter, BaseDistribution]]) -> FrozenTrial | None:
     """A trial as the sampler may see it: itself, itself under the present bounds, or None if it lies outside of them."""
     present = {name: space[name] for name in trial.params if name in space}
-    if not all(fits(parameter, trial.params[name]) for name, (parameter, _) in present.items()):
-        return None
     if all(trial.distributions[name] == now for name, (_, now) in present.items()):
         return trial
+    if not all(fits(parameter, trial.params[name]) for name, (parameter, _) in present.items()):
+        return None
     seen = copy.copy(trial)
     seen.distributions = trial.distributions | {name: now for name, (_, now) in present.items()}
     seen.system_attrs = {

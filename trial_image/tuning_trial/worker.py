@@ -8,15 +8,15 @@ Between the claim and the telling a trial is RUNNING with this worker as its own
 ended it, the controller queues the trial again.
 """
 
+import copy
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import optuna
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
@@ -38,7 +38,6 @@ from tuning_api.spec import Constraint, StudySpec
 from tuning_api.store import StoreError, StoreRefusedError
 from tuning_trial import (
     checkpoints,
-    claim,
     config,
     database,
     errands,
@@ -49,10 +48,10 @@ from tuning_trial import (
     samplers,
     search,
     supervision,
+    transactions,
 )
 from tuning_trial.checkpoints import Bucket, CheckpointFile
 from tuning_trial.child import Assignment
-from tuning_trial.claim import Claimed
 from tuning_trial.errors import DatabaseAwayError, InvalidConfigError, MisconfiguredError
 from tuning_trial.interrupts import Interrupts
 from tuning_trial.lineage import Lineage
@@ -60,6 +59,7 @@ from tuning_trial.log import logger
 from tuning_trial.outcomes import Completed, DatabaseLost, Failed, Interrupted, Outcome, Progress, Pruned, Replaced
 from tuning_trial.settings import Settings
 from tuning_trial.supervision import Isolation
+from tuning_trial.transactions import Claimed
 
 _POLL_SECONDS = 1.0
 _ERRAND_SECONDS = 90.0
@@ -181,18 +181,20 @@ def _keep(spec: StudySpec) -> int:
 
 
 def _read_spec(study: optuna.Study) -> StudySpec:
-    document = study.user_attrs.get(SPEC_ATTRIBUTE)
+    return _spec_of(study.user_attrs.get(SPEC_ATTRIBUTE), study=study.study_name)
+
+
+def _spec_of(document: Any, *, study: str) -> StudySpec:
     if document is None:
-        raise MisconfiguredError(f"study {study.study_name} has no spec: was it made by the operator?")
+        raise MisconfiguredError(f"study {study} has no spec: was it made by the operator?")
     try:
-        spec = StudySpec.model_validate(document)
+        return StudySpec.model_validate(document)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "spec"
         raise MisconfiguredError(
             f"this trial image cannot read the study's spec ({where}: {first['msg']}): is it older than the operator?"
         ) from error
-    return spec
 
 
 def _run_trials(worker: _Worker) -> ExitCode:
@@ -234,9 +236,9 @@ def _claim(worker: _Worker) -> Claimed | None:
 
     def attempt() -> Claimed | None:
         nonlocal is_again
-        found = claim.unfinished(engine, study_id=study_id, owner=owner) if is_again else None
+        found = transactions.unfinished(engine, study_id=study_id, owner=owner) if is_again else None
         is_again = True
-        return found or claim.claim(engine, study_id=study_id, owner=owner, now=_now)
+        return found or transactions.claim(engine, study_id=study_id, owner=owner, now=_now)
 
     return worker.storage.patiently(attempt)
 
@@ -254,12 +256,13 @@ def _isolation(worker: _Worker, spec: StudySpec) -> Isolation:
 def _run_trial(worker: _Worker, claimed: Claimed) -> Outcome:
     started = time.monotonic()
     progress: Progress | None = None
-    spec = _read_spec(worker.study)
+    spec = _spec_of(claimed.spec, study=worker.study.study_name)
     # NB: Optuna's cache does not know a trial that was claimed by SQL until all are read; it raises KeyError before.
     trials = worker.study.get_trials(deepcopy=False)
-    line = lineage.trace(trials[claimed.number], trials.__getitem__)
+    own = trials[claimed.number]
+    line = lineage.trace(own, trials.__getitem__)
     checkpoint = _checkpoint(worker.settings, claimed, line)
-    assignment = _assign(worker, claimed, spec, trials=trials, line=line, checkpoint=checkpoint)
+    assignment = _assign(worker, own, spec, trials=trials, line=line, checkpoint=checkpoint)
     if isinstance(assignment, Assignment):
         ended, progress = supervision.run(
             assignment,
@@ -272,11 +275,9 @@ def _run_trial(worker: _Worker, claimed: Claimed) -> Outcome:
         )
         outcome = outcomes.outcome(ended)
         shutil.rmtree(assignment.folder, ignore_errors=True)
-        if spec.trial.objective:
-            progress = _reported(worker, claimed)
     else:
         outcome = assignment
-    outcome = _tell(worker, claimed, outcome, progress, constraints=spec.constraints or [])
+    outcome, progress = _end(worker, own, outcome, progress, spec=spec)
     if checkpoint and isinstance(outcome, Completed | Pruned | Failed):
         if isinstance(outcome, Completed) and _keep(spec):
             _tidy_up(worker, spec)
@@ -286,14 +287,8 @@ def _run_trial(worker: _Worker, claimed: Claimed) -> Outcome:
     return outcome
 
 
-def _reported(worker: _Worker, claimed: Claimed) -> Progress | None:
-    """How far an objective came: the steps that it reported."""
-    steps = len(worker.storage.get_trial(claimed.trial_id).intermediate_values)
-    return Progress(epochs=steps, max_epochs=None) if steps else None
-
-
-def _folder(settings: Settings, claimed: Claimed) -> Path:
-    return settings.scratch / f"{settings.study}-trial-{claimed.number}"
+def _folder(settings: Settings, number: int) -> Path:
+    return settings.scratch / f"{settings.study}-trial-{number}"
 
 
 def _checkpoint(settings: Settings, claimed: Claimed, line: Lineage) -> CheckpointFile | None:
@@ -304,13 +299,13 @@ def _checkpoint(settings: Settings, claimed: Claimed, line: Lineage) -> Checkpoi
         study=settings.study,
         first=line.first,
         identity=line.identity,
-        scratch=_folder(settings, claimed) / "checkpoints",
+        scratch=_folder(settings, claimed.number) / "checkpoints",
     )
 
 
 def _assign(
     worker: _Worker,
-    claimed: Claimed,
+    own: FrozenTrial,
     spec: StudySpec,
     *,
     trials: Sequence[FrozenTrial],
@@ -319,19 +314,20 @@ def _assign(
 ) -> Assignment | Failed | Replaced:
     """Choose the trial's parameters, and put them into its configuration."""
     seed = search.trial_seed(spec.resolved_sampler.seed, line.first) if line.seed is None else line.seed
-    folder = _folder(worker.settings, claimed)
+    folder = _folder(worker.settings, own.number)
     try:
-        worker.storage.set_trial_user_attr(claimed.trial_id, SEED_ATTRIBUTE, seed)
-        params = _suggest(worker.study, claimed, spec, seed=seed, trials=trials)
-        shown = ", ".join(f"{name}={_shown(value)}" for name, value in params.items())
-        logger.info("trial %d: %s (seed %d)", claimed.number, shown or "its code chooses", seed)
+        chosen = _choose(worker, own, spec, seed=seed, trials=trials)
+        shown = ", ".join(f"{name}={_shown(value)}" for name, value in chosen.params.items())
+        logger.info("trial %d: %s (seed %d)", own.number, shown or "its code chooses", seed)
         names = {parameter.name for parameter in spec.search_space}
         built_in: dict[str, Scalar] = {
-            "trial.number": claimed.number,
+            "trial.number": own.number,
             "trial.dir": str(folder),
             "study.name": worker.settings.study,
         }
-        lightning = config.substitute(spec.trial.lightning or {}, built_in | params, absent=names - params.keys())
+        lightning = config.substitute(
+            spec.trial.lightning or {}, built_in | chosen.params, absent=names - chosen.params.keys()
+        )
     except UpdateFinishedTrialError:
         return Replaced()
     except InvalidConfigError as error:
@@ -342,8 +338,7 @@ def _assign(
     return Assignment(
         database_url=worker.settings.database_url,
         study=worker.settings.study,
-        trial_id=claimed.trial_id,
-        number=claimed.number,
+        trial=chosen,
         objective=spec.trial.objective,
         config=lightning,
         metrics=tuple(objective.metric for objective in spec.objectives),
@@ -355,65 +350,63 @@ def _assign(
         seed=seed,
         folder=folder,
         checkpoint=checkpoint,
-        continues=line.first != claimed.number,
+        continues=line.first != own.number,
         keep=_keep(spec),
         progress_timeout=spec.trial.progress_timeout,
     )
 
 
-def _suggest(
-    study: optuna.Study, claimed: Claimed, spec: StudySpec, *, seed: int, trials: Sequence[FrozenTrial]
-) -> dict[str, Scalar]:
+def _choose(
+    worker: _Worker, own: FrozenTrial, spec: StudySpec, *, seed: int, trials: Sequence[FrozenTrial]
+) -> FrozenTrial:
+    study = worker.study
     conditional = any(parameter.when for parameter in spec.search_space)
     study.sampler = search.build_sampler(spec.resolved_sampler, seed=seed, conditional=conditional)
     # As in Study.optimize, the sampler sees the pruner; and what this image does not know is better refused here.
     study.pruner = search.build_pruner(spec.resolved_pruner)
     # What Study.ask does before it makes a trial: forget what was read for the last one.
     study._thread_local.cached_all_trials = None  # noqa: SLF001
-    return search.suggest_within(study, claimed.trial_id, spec.search_space, trials=trials)
+    chosen = search.suggest_within(study, own, spec.search_space, trials=trials)
+    chosen.user_attrs = own.user_attrs | {SEED_ATTRIBUTE: seed}
+    worker.storage.patiently(transactions.choose, worker.storage.engine, chosen, before=own)
+    return chosen
 
 
-def _tell(
-    worker: _Worker,
-    claimed: Claimed,
-    outcome: Outcome,
-    progress: Progress | None,
-    *,
-    constraints: Sequence[Constraint],
-) -> Outcome:
-    """Write how the trial ended; the controller may have ended it before us."""
-    record = outcomes.record(outcome, progress)
+def _end(
+    worker: _Worker, own: FrozenTrial, outcome: Outcome, progress: Progress | None, *, spec: StudySpec
+) -> tuple[Outcome, Progress | None]:
+    """Write how the trial ended, and how far it came; the controller may have ended it before us."""
+    storage, trial_id = worker.storage, own._trial_id  # noqa: SLF001 - there is no public way
+    curve: Mapping[int, float] = {}
+    if spec.trial.objective or isinstance(outcome, Pruned):
+        curve = storage.patiently(transactions.reports, storage.engine, trial_id)
+    if spec.trial.objective and curve:
+        progress = Progress(epochs=len(curve), max_epochs=None)
+    record = outcomes.record(outcome, progress, curve=curve)
     if record is None:
-        return outcome
-    # What is refused here was finished before: by the controller, or by an attempt of ours whose answer was lost.
-    stored = None
-    with suppress(UpdateFinishedTrialError):
-        for key, value in record.attributes.items():
-            worker.storage.set_trial_user_attr(claimed.trial_id, key, value)
-        if isinstance(outcome, Completed) and constraints:
-            _judge(worker, claimed, outcome.limited, constraints)
-        stored = worker.study.tell(claimed.number, record.values, state=record.state, skip_if_finished=True)
-    stored = stored or worker.storage.get_trial(claimed.trial_id)
+        return outcome, progress
+    if isinstance(outcome, Completed):
+        record = replace(record, system_attributes=_violations(own, outcome.limited, spec.constraints or []))
+    if storage.patiently(transactions.end, storage.engine, trial_id, record, now=_now):
+        return outcome, progress
+    stored = storage.get_trial(trial_id)
     is_ours = stored.state is record.state and not (
         isinstance(outcome, Failed) and REQUEUED_ATTRIBUTE in stored.user_attrs
     )
-    return outcome if is_ours else Replaced()
+    return outcome if is_ours else Replaced(), progress
 
 
-def _judge(worker: _Worker, claimed: Claimed, limited: Mapping[str, float], constraints: Sequence[Constraint]) -> None:
-    """Write Optuna's constraints of a trial, from which the sampler learns what is feasible.
+def _violations(own: FrozenTrial, limited: Mapping[str, float], constraints: Sequence[Constraint]) -> dict[str, Any]:
+    """Optuna's constraints of a trial, from which the sampler learns what is feasible, as attributes of the trial.
 
     NB: not by `Trial.set_constraint`, which needs a Trial, and to make one asks the sampler once more.
     """
-    trial = worker.storage.get_trial(claimed.trial_id)
-    before = dict(trial.system_attrs)
+    judged = copy.copy(own)
+    judged.system_attrs = {}
     for constraint in constraints:
         for name, violation in constraint.violations(limited[constraint.metric]).items():
-            if name not in trial.constraints:  # else it is there from an attempt whose answer was lost
-                trial.set_constraint(name, violation)
-    for key, value in trial.system_attrs.items():
-        if key not in before:
-            worker.storage.set_trial_system_attr(claimed.trial_id, key, value)
+            judged.set_constraint(name, violation)
+    return judged.system_attrs
 
 
 def _log(outcome: Outcome, *, spec: StudySpec, number: int, progress: Progress | None, took: float) -> None:

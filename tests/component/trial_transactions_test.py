@@ -1,24 +1,29 @@
-"""Claims on Optuna's own tables: no trial twice, none left, given points first; on Postgres and on SQLite."""
+"""What a worker writes into Optuna's own tables: claims, parameters and ends; on Postgres and on SQLite."""
 
+import copy
+import math
 import multiprocessing
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import optuna
 import pytest
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage
-from optuna.trial import Trial, TrialState, create_trial
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import OperationalError, ProgrammingError
 from tests.support.postgres import PostgresServer
 from tests.support.trial_worker import TrialStudy, a_spec
 
-from tuning_api.contract import OWNER_ATTRIBUTE, Owner
-from tuning_trial import claim, database, worker
-from tuning_trial.claim import Claimed
+from tuning_api.contract import OWNER_ATTRIBUTE, SPEC_ATTRIBUTE, Owner
+from tuning_trial import database, transactions, worker
+from tuning_trial.outcomes import Record
 from tuning_trial.settings import Settings
+from tuning_trial.transactions import Claimed
 
 if TYPE_CHECKING:
     from multiprocessing.queues import Queue
@@ -48,8 +53,27 @@ class Setting:
         for _ in range(count):
             self.study.add_trial(create_trial(state=TrialState.WAITING, system_attrs=system))
 
+    @property
+    def engine(self) -> Engine:
+        """With the rights of a worker, where there are any."""
+        return database_engine(self.url)
+
     def claim(self, owner: Owner = US) -> Claimed | None:
-        return claim.claim(database_engine(self.url), study_id=self.study_id, owner=owner, now=utc_now)
+        return transactions.claim(self.engine, study_id=self.study_id, owner=owner, now=utc_now)
+
+    def running(self, **fixed: float) -> FrozenTrial:
+        """A trial that was claimed."""
+        self.add(fixed=fixed)
+        claimed = self.claim()
+        assert claimed is not None
+        return self.trial(claimed.number)
+
+    def trial(self, number: int) -> FrozenTrial:
+        return self.study.get_trials()[number]
+
+    def replace(self, trial: FrozenTrial) -> None:
+        """End a trial as the operator does."""
+        self.study._storage.set_trial_state_values(trial._trial_id, state=TrialState.FAIL)
 
 
 def database_engine(url: str) -> Engine:
@@ -78,7 +102,7 @@ def test_a_claimed_trial_runs_with_its_owner_since_now(setting: Setting) -> None
     before = utc_now() - timedelta(seconds=1)
     claimed = setting.claim()
     (trial,) = setting.study.get_trials()
-    assert claimed == Claimed(trial_id=trial._trial_id, number=0)
+    assert claimed == Claimed(trial_id=trial._trial_id, number=0, spec=setting.study.user_attrs.get(SPEC_ATTRIBUTE))
     assert (trial.state, trial.user_attrs) == (
         TrialState.RUNNING,
         {OWNER_ATTRIBUTE: {"id": "uid-1", "name": "worker-1"}},
@@ -127,14 +151,14 @@ def test_a_claim_whose_answer_was_lost_is_found_again(setting: Setting) -> None:
     setting.add(2)
     claimed = setting.claim()
     engine = database_engine(setting.url)
-    assert claim.unfinished(engine, study_id=setting.study_id, owner=US) == claimed
-    assert claim.unfinished(engine, study_id=setting.study_id, owner=Owner(id="uid-2", name="worker-1")) is None
+    assert transactions.unfinished(engine, study_id=setting.study_id, owner=US) == claimed
+    assert transactions.unfinished(engine, study_id=setting.study_id, owner=Owner(id="uid-2", name="worker-1")) is None
 
 
 def test_a_claim_that_is_repeated_takes_up_the_first_one(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
     """The connection breaks after the commit: the worker goes on with the trial that is its own already."""
     setting.add(3)
-    really, calls = claim.claim, []
+    really, calls = transactions.claim, []
 
     def breaks_once(*args: object, **kwargs: object) -> Claimed | None:
         calls.append(claimed := really(*args, **kwargs))  # type: ignore[arg-type]
@@ -142,7 +166,7 @@ def test_a_claim_that_is_repeated_takes_up_the_first_one(setting: Setting, monke
             raise OperationalError("COMMIT", {}, Exception("server closed the connection unexpectedly"))
         return claimed
 
-    monkeypatch.setattr(claim, "claim", breaks_once)
+    monkeypatch.setattr(transactions, "claim", breaks_once)
     study = database.open_study(setting.url, "digits")
     this = worker._Worker(
         settings=Settings(database_url=setting.url, study="digits", owner=US, scratch=Path("/")),
@@ -155,6 +179,98 @@ def test_a_claim_that_is_repeated_takes_up_the_first_one(setting: Setting, monke
     assert worker._claim(this) == calls[0]
     states = Counter(trial.state for trial in setting.study.get_trials())
     assert states == {TrialState.RUNNING: 1, TrialState.WAITING: 2}
+
+
+CHOSEN: dict[str, tuple[Any, BaseDistribution]] = {
+    "layers": (3, IntDistribution(1, 4)),
+    "rate": (0.25, FloatDistribution(0.1, 0.9, log=True)),
+    "optimizer": ("adam", CategoricalDistribution(["sgd", "adam", None])),
+    "absent": (None, CategoricalDistribution(["sgd", "adam", None])),
+}
+
+
+def chosen(trial: FrozenTrial) -> FrozenTrial:
+    """With parameters, and with what is told of them."""
+    new = copy.copy(trial)
+    new.params = {name: value for name, (value, _) in CHOSEN.items()}
+    new.distributions = {name: kind for name, (_, kind) in CHOSEN.items()}
+    new.user_attrs = trial.user_attrs | {"tuningstudy:seed": 7}
+    new.system_attrs = trial.system_attrs | {"cma:generation": 1}
+    return new
+
+
+def test_what_was_chosen_is_what_optuna_reads(setting: Setting) -> None:
+    """Parameters in their order, with all attributes, in one transaction; a repeated attempt changes nothing."""
+    before = setting.running()
+    for _ in range(2):
+        transactions.choose(setting.engine, chosen(before), before=before)
+    read, wanted = setting.trial(0), chosen(before)
+    assert list(read.params.items()) == list(wanted.params.items())
+    assert read == wanted
+
+
+def test_a_trial_without_parameters_may_have_attributes(setting: Setting) -> None:
+    """All of its parameters are its code's own."""
+    before = setting.running()
+    seeded = copy.copy(before)
+    seeded.user_attrs = before.user_attrs | {"tuningstudy:seed": 7}
+    transactions.choose(setting.engine, seeded, before=before)
+    assert setting.trial(0) == seeded
+
+
+def test_nothing_is_chosen_for_a_trial_that_has_ended(setting: Setting) -> None:
+    """The controller gave it to another worker meanwhile."""
+    before = setting.running()
+    setting.replace(before)
+    ended = setting.trial(0)
+    with pytest.raises(UpdateFinishedTrialError):
+        transactions.choose(setting.engine, chosen(before), before=before)
+    assert setting.trial(0) == ended
+
+
+def test_reports_are_those_that_optuna_reads(setting: Setting) -> None:
+    """Infinite ones and those that are no numbers among them."""
+    trial = setting.running()
+    assert transactions.reports(setting.engine, trial._trial_id) == {}
+    told = {2: 0.5, 0: math.inf, 1: -math.inf, 7: math.nan}
+    for step, value in told.items():
+        setting.study._storage.set_trial_intermediate_value(trial._trial_id, step, value)
+    assert transactions.reports(setting.engine, trial._trial_id) == pytest.approx(told, nan_ok=True)
+
+
+ENDS = {
+    "complete": Record(state=TrialState.COMPLETE, values=(0.1, math.inf), attributes={"a": 1, "b": {"c": None}}),
+    "constrained": Record(
+        state=TrialState.COMPLETE, values=(-math.inf,), attributes={}, system_attributes={"constraints:size": 0.5}
+    ),
+    "pruned": Record(state=TrialState.PRUNED, values=(0.5,), attributes={"a": 1}),
+    "pruned without a value": Record(state=TrialState.PRUNED, attributes={}),
+    "failed": Record(state=TrialState.FAIL, attributes={"tuningstudy:failure": {"reason": "Error", "message": "no"}}),
+}
+
+
+@pytest.mark.parametrize("record", ENDS.values(), ids=ENDS)
+def test_an_end_is_what_optuna_reads(setting: Setting, record: Record) -> None:
+    """State, values and attributes, over those of the same name; the second attempt finds it done."""
+    before = setting.running()
+    setting.study._storage.set_trial_user_attr(before._trial_id, "a", "of the trial's own code")
+    assert transactions.end(setting.engine, before._trial_id, record, now=utc_now)
+    read = setting.trial(0)
+    assert (read.state, tuple(read.values or ())) == (record.state, record.values)
+    assert read.user_attrs == before.user_attrs | {"a": "of the trial's own code"} | record.attributes
+    assert read.system_attrs == before.system_attrs | record.system_attributes
+    assert read.datetime_start <= read.datetime_complete
+    assert not transactions.end(setting.engine, before._trial_id, record, now=utc_now)
+    assert setting.trial(0) == read
+
+
+def test_an_end_that_came_too_late_writes_nothing(setting: Setting) -> None:
+    """The controller was faster, and a successor runs."""
+    trial = setting.running()
+    setting.replace(trial)
+    ended = setting.trial(0)
+    assert not transactions.end(setting.engine, trial._trial_id, ENDS["complete"], now=utc_now)
+    assert setting.trial(0) == ended
 
 
 @pytest.mark.parametrize(("workers", "trials"), [(8, 120)])
@@ -186,7 +302,7 @@ def _claim_all(url: str, study_id: int, identity: str, start: object, queue: "Qu
     storage = database.storage_of(study)
     start.wait()  # type: ignore[attr-defined]
     numbers = []
-    while claimed := storage.patiently(claim.claim, storage.engine, study_id=study_id, owner=owner, now=utc_now):
+    while claimed := storage.patiently(transactions.claim, storage.engine, study_id=study_id, owner=owner, now=utc_now):
         numbers.append(claimed.number)
     queue.put((identity, numbers))
 
