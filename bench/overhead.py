@@ -48,14 +48,8 @@ ALLOWED = 1.2
 WANTED_OF_JOBS = 20
 
 CAUSES = {
-    "local": (
-        "A worker's transactions are about as many as Optuna's own (15 for six parameters), and the fork of an objective"
-        " connects to the database anew, to report and to ask for more parameters."
-    ),
-    "kubernetes": (
-        "The same as for `tuningstudy run`; and at most 64 trials wait for the workers, while the operator looks every five"
-        " seconds whether there are enough."
-    ),
+    "local": "The runner looks at its study beside the workers, and draws their progress.",
+    "kubernetes": "At most 256 trials wait for the workers; the operator looks every five seconds whether there are enough.",
     "job": "A pod takes as long as it does; what we lose for a trial is more than a twentieth of it.",
 }
 """Why an aim was missed, if it was: what the profiles of these systems show."""

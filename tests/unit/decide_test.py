@@ -106,7 +106,7 @@ BUFFERS = {
         1,
     ),
     "waiting trials are not added again": (a_spec(maxTrials=100, parallelism=2), trials("WAITING", "WAITING"), 2),
-    "at most 64": (a_spec(maxTrials=1000, parallelism=100), (), 64),
+    "at most 256": (a_spec(maxTrials=1000, parallelism=300), (), 256),
     "as many as last for ten seconds": (
         a_spec(maxTrials=1000, parallelism=2, maxFailedTrials=100),
         tuple(lasting(number, 1.0) for number in range(3)),
@@ -122,10 +122,10 @@ BUFFERS = {
         (*(lasting(number, 60.0) for number in range(30)), *(lasting(number, 0.5) for number in range(30, 50))),
         40,
     ),
-    "trials that take no time ask for no more than 64": (
-        a_spec(maxTrials=1000, parallelism=2, maxFailedTrials=100),
+    "trials that take no time ask for no more than 256": (
+        a_spec(maxTrials=1000, parallelism=2, maxFailedTrials=1000),
         (lasting(0, 0.0),),
-        64,
+        256,
     ),
     "trials that fail at once ask for none": (
         a_spec(maxTrials=1000, parallelism=2, maxFailedTrials=100),
