@@ -1,6 +1,6 @@
 """The search space as Optuna knows it: distributions, and the parameters of one trial.
 
-With `rows` the only module of the contract that knows Optuna.
+With `rows` and `tables` the only module of the contract that knows Optuna.
 """
 
 from collections.abc import Mapping, Sequence

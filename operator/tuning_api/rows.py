@@ -36,13 +36,7 @@ from sqlalchemy import (
 )
 from typing_extensions import override
 
-_STUDIES = models.StudyModel.__table__
-_TRIALS = models.TrialModel.__table__
-_PARAMS = models.TrialParamModel.__table__
-_VALUES = models.TrialValueModel.__table__
-_REPORTS = models.TrialIntermediateValueModel.__table__
-_USER_ATTRIBUTES = models.TrialUserAttributeModel.__table__
-_SYSTEM_ATTRIBUTES = models.TrialSystemAttributeModel.__table__
+from tuning_api.tables import PARAMS, REPORTS, STUDIES, SYSTEM_ATTRIBUTES, TRIALS, USER_ATTRIBUTES, VALUES
 
 _NO_NUMBER, _NO_NAME, _NO_VALUE = cast(null(), Integer), cast(null(), Text), cast(null(), Float)
 
@@ -64,16 +58,16 @@ class _Part(NamedTuple):
 def _parts_of(trials: Select[Any] | BindParameter[Any]) -> CompoundSelect[Any]:
     """All that belongs to some trials, in one statement."""
     columns: dict[Any, tuple[ColumnElement[Any], ...]] = {
-        _PARAMS: (_PARAMS.c.param_id, _PARAMS.c.param_name, _PARAMS.c.param_value, _PARAMS.c.distribution_json),
-        _VALUES: (_VALUES.c.objective, _NO_NAME, _VALUES.c.value, cast(_VALUES.c.value_type, Text)),
-        _REPORTS: (
-            _REPORTS.c.step,
+        PARAMS: (PARAMS.c.param_id, PARAMS.c.param_name, PARAMS.c.param_value, PARAMS.c.distribution_json),
+        VALUES: (VALUES.c.objective, _NO_NAME, VALUES.c.value, cast(VALUES.c.value_type, Text)),
+        REPORTS: (
+            REPORTS.c.step,
             _NO_NAME,
-            _REPORTS.c.intermediate_value,
-            cast(_REPORTS.c.intermediate_value_type, Text),
+            REPORTS.c.intermediate_value,
+            cast(REPORTS.c.intermediate_value_type, Text),
         ),
-        _USER_ATTRIBUTES: (_NO_NUMBER, _USER_ATTRIBUTES.c.key, _NO_VALUE, _USER_ATTRIBUTES.c.value_json),
-        _SYSTEM_ATTRIBUTES: (_NO_NUMBER, _SYSTEM_ATTRIBUTES.c.key, _NO_VALUE, _SYSTEM_ATTRIBUTES.c.value_json),
+        USER_ATTRIBUTES: (_NO_NUMBER, USER_ATTRIBUTES.c.key, _NO_VALUE, USER_ATTRIBUTES.c.value_json),
+        SYSTEM_ATTRIBUTES: (_NO_NUMBER, SYSTEM_ATTRIBUTES.c.key, _NO_VALUE, SYSTEM_ATTRIBUTES.c.value_json),
     }
     return union_all(
         *(
@@ -83,19 +77,19 @@ def _parts_of(trials: Select[Any] | BindParameter[Any]) -> CompoundSelect[Any]:
     )
 
 
-_COLUMNS = tuple(_TRIALS.c[name] for name in ("trial_id", "number", "state", "datetime_start", "datetime_complete"))
-_IS_CHOSEN = (_TRIALS.c.study_id == bindparam("study_id")) & or_(
-    _TRIALS.c.trial_id > bindparam("after"), _TRIALS.c.trial_id.in_(bindparam("some", expanding=True))
+_COLUMNS = tuple(TRIALS.c[name] for name in ("trial_id", "number", "state", "datetime_start", "datetime_complete"))
+_IS_CHOSEN = (TRIALS.c.study_id == bindparam("study_id")) & or_(
+    TRIALS.c.trial_id > bindparam("after"), TRIALS.c.trial_id.in_(bindparam("some", expanding=True))
 )
 _CHOSEN = (
     select(*_COLUMNS)
-    .select_from(_STUDIES.outerjoin(_TRIALS, _IS_CHOSEN))
-    .where(_STUDIES.c.study_id == bindparam("study_id"))
-    .order_by(_TRIALS.c.trial_id)
+    .select_from(STUDIES.outerjoin(TRIALS, _IS_CHOSEN))
+    .where(STUDIES.c.study_id == bindparam("study_id"))
+    .order_by(TRIALS.c.trial_id)
 )
 """A row without a trial where the study has none that is asked for; no row where there is no study."""
-_PARTS_OF_CHOSEN = _parts_of(select(_TRIALS.c.trial_id).where(_IS_CHOSEN))
-_ONE = select(*_COLUMNS).where(_TRIALS.c.trial_id == bindparam("trial_id"))
+_PARTS_OF_CHOSEN = _parts_of(select(TRIALS.c.trial_id).where(_IS_CHOSEN))
+_ONE = select(*_COLUMNS).where(TRIALS.c.trial_id == bindparam("trial_id"))
 _PARTS = _parts_of(bindparam("ids", expanding=True))
 _MOST_NAMED = 500
 """Parts of so many trials are asked for by their ids. NB: of a query within the query Postgres does not know how few it
@@ -158,13 +152,13 @@ def _frozen(trials: Iterable[Row[Any]], parts: Iterable[_Part]) -> list[FrozenTr
             number=row.number,
             state=row.state,
             value=None,
-            values=_values(of[_VALUES.name, row.trial_id]),
+            values=_values(of[VALUES.name, row.trial_id]),
             datetime_start=_local(row.datetime_start),
             datetime_complete=_local(row.datetime_complete),
-            **_choices(of[_PARAMS.name, row.trial_id]),
-            user_attrs={part.name: loads(part.text) for part in of[_USER_ATTRIBUTES.name, row.trial_id]},
-            system_attrs={part.name: loads(part.text) for part in of[_SYSTEM_ATTRIBUTES.name, row.trial_id]},
-            intermediate_values={part.number: _report(part) for part in of[_REPORTS.name, row.trial_id]},
+            **_choices(of[PARAMS.name, row.trial_id]),
+            user_attrs={part.name: loads(part.text) for part in of[USER_ATTRIBUTES.name, row.trial_id]},
+            system_attrs={part.name: loads(part.text) for part in of[SYSTEM_ATTRIBUTES.name, row.trial_id]},
+            intermediate_values={part.number: _report(part) for part in of[REPORTS.name, row.trial_id]},
         )
         for row in trials
     ]

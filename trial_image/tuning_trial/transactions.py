@@ -24,15 +24,9 @@ from sqlalchemy import ColumnElement, Connection, Engine, Row, Select, Table, in
 from sqlalchemy.dialects import postgresql, sqlite
 
 from tuning_api.contract import OWNER_ATTRIBUTE, SPEC_ATTRIBUTE, Owner
+from tuning_api.tables import PARAMS, REPORTS, STUDY_ATTRIBUTES, SYSTEM_ATTRIBUTES, TRIALS, USER_ATTRIBUTES, VALUES
 from tuning_trial.outcomes import Record
 
-_STUDY_ATTRIBUTES = models.StudyUserAttributeModel.__table__
-_TRIALS = models.TrialModel.__table__
-_PARAMS = models.TrialParamModel.__table__
-_REPORTS = models.TrialIntermediateValueModel.__table__
-_VALUES = models.TrialValueModel.__table__
-_USER_ATTRIBUTES = models.TrialUserAttributeModel.__table__
-_SYSTEM_ATTRIBUTES = models.TrialSystemAttributeModel.__table__
 _FIXED_PARAMS = "fixed_params"
 """Optuna's system attribute of a trial with given parameters: a known good point, or a retry."""
 _Upsert = postgresql.Insert | sqlite.Insert
@@ -75,9 +69,9 @@ def unfinished(engine: Engine, *, study_id: int, owner: Owner) -> Claimed | None
     """The trial that we took without knowing: the connection broke after the commit, before its answer."""
     statement = (
         select(*_columns(study_id))
-        .join(_USER_ATTRIBUTES, _USER_ATTRIBUTES.c.trial_id == _TRIALS.c.trial_id)
-        .where(_TRIALS.c.study_id == study_id, _TRIALS.c.state == TrialState.RUNNING)
-        .where(_USER_ATTRIBUTES.c.key == OWNER_ATTRIBUTE, _USER_ATTRIBUTES.c.value_json == _document(owner))
+        .join(USER_ATTRIBUTES, USER_ATTRIBUTES.c.trial_id == TRIALS.c.trial_id)
+        .where(TRIALS.c.study_id == study_id, TRIALS.c.state == TrialState.RUNNING)
+        .where(USER_ATTRIBUTES.c.key == OWNER_ATTRIBUTE, USER_ATTRIBUTES.c.value_json == _document(owner))
         .limit(1)
     )
     with engine.connect() as connection:
@@ -91,37 +85,37 @@ def _claimed(row: Row[Any]) -> Claimed:
 
 def _columns(study_id: int) -> tuple[ColumnElement[Any], ...]:
     """The columns of a :class:`Claimed`."""
-    spec = select(_STUDY_ATTRIBUTES.c.value_json).where(
-        _STUDY_ATTRIBUTES.c.study_id == study_id, _STUDY_ATTRIBUTES.c.key == SPEC_ATTRIBUTE
+    spec = select(STUDY_ATTRIBUTES.c.value_json).where(
+        STUDY_ATTRIBUTES.c.study_id == study_id, STUDY_ATTRIBUTES.c.key == SPEC_ATTRIBUTE
     )
-    return _TRIALS.c.trial_id, _TRIALS.c.number, spec.scalar_subquery().label("spec")
+    return TRIALS.c.trial_id, TRIALS.c.number, spec.scalar_subquery().label("spec")
 
 
 def _first_waiting(study_id: int) -> Select[Any]:
     is_given = (
-        select(_SYSTEM_ATTRIBUTES.c.trial_id)
-        .where(_SYSTEM_ATTRIBUTES.c.trial_id == _TRIALS.c.trial_id, _SYSTEM_ATTRIBUTES.c.key == _FIXED_PARAMS)
+        select(SYSTEM_ATTRIBUTES.c.trial_id)
+        .where(SYSTEM_ATTRIBUTES.c.trial_id == TRIALS.c.trial_id, SYSTEM_ATTRIBUTES.c.key == _FIXED_PARAMS)
         .exists()
     )
     return (
         select(*_columns(study_id))
-        .where(_TRIALS.c.study_id == study_id, _TRIALS.c.state == TrialState.WAITING)
-        .order_by(is_given.desc(), _TRIALS.c.trial_id)
+        .where(TRIALS.c.study_id == study_id, TRIALS.c.state == TrialState.WAITING)
+        .order_by(is_given.desc(), TRIALS.c.trial_id)
         .limit(1)
-        .with_for_update(skip_locked=True, of=_TRIALS)
+        .with_for_update(skip_locked=True, of=TRIALS)
     )
 
 
 def _take(connection: Connection, claimed: Claimed, *, owner: Owner, now: datetime) -> bool:
     taken = connection.execute(
-        update(_TRIALS)
-        .where(_TRIALS.c.trial_id == claimed.trial_id, _TRIALS.c.state == TrialState.WAITING)
+        update(TRIALS)
+        .where(TRIALS.c.trial_id == claimed.trial_id, TRIALS.c.state == TrialState.WAITING)
         .values(state=TrialState.RUNNING, datetime_start=now)
     )
     if taken.rowcount != 1:
         return False
     connection.execute(
-        insert(_USER_ATTRIBUTES).values(trial_id=claimed.trial_id, key=OWNER_ATTRIBUTE, value_json=_document(owner))
+        insert(USER_ATTRIBUTES).values(trial_id=claimed.trial_id, key=OWNER_ATTRIBUTE, value_json=_document(owner))
     )
     return True
 
@@ -148,13 +142,13 @@ def choose(engine: Engine, trial: FrozenTrial, *, before: FrozenTrial) -> None:
         for name, value in trial.params.items()
     ]
     with engine.begin() as connection:
-        state = connection.execute(select(_TRIALS.c.state).where(_TRIALS.c.trial_id == trial_id).with_for_update())
+        state = connection.execute(select(TRIALS.c.state).where(TRIALS.c.trial_id == trial_id).with_for_update())
         if state.scalar_one() is not TrialState.RUNNING:
             raise UpdateFinishedTrialError(f"trial {trial.number} does not run")
         if rows:
-            connection.execute(_INSERTS[connection.dialect.name](_PARAMS).on_conflict_do_nothing(), rows)
-        _note(connection, _USER_ATTRIBUTES, trial_id, _new(trial.user_attrs, before.user_attrs))
-        _note(connection, _SYSTEM_ATTRIBUTES, trial_id, _new(trial.system_attrs, before.system_attrs))
+            connection.execute(_INSERTS[connection.dialect.name](PARAMS).on_conflict_do_nothing(), rows)
+        _note(connection, USER_ATTRIBUTES, trial_id, _new(trial.user_attrs, before.user_attrs))
+        _note(connection, SYSTEM_ATTRIBUTES, trial_id, _new(trial.system_attrs, before.system_attrs))
 
 
 def _new(attributes: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
@@ -162,10 +156,10 @@ def _new(attributes: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
 
 
 def reports(engine: Engine, trial_id: int) -> dict[int, float]:
-    """What a trial has reported, by step. NB: to read the whole trial takes four times as long."""
-    statement = select(_REPORTS.c.step, _REPORTS.c.intermediate_value, _REPORTS.c.intermediate_value_type)
+    """What a trial has reported, by step: of all that `RDBStorage.get_trial` reads, one table."""
+    statement = select(REPORTS.c.step, REPORTS.c.intermediate_value, REPORTS.c.intermediate_value_type)
     with engine.connect() as connection:
-        rows = connection.execute(statement.where(_REPORTS.c.trial_id == trial_id)).all()
+        rows = connection.execute(statement.where(REPORTS.c.trial_id == trial_id)).all()
     to_value = models.TrialIntermediateValueModel.stored_repr_to_intermediate_value
     return {step: to_value(value, kind) for step, value, kind in rows}
 
@@ -187,20 +181,20 @@ def end(engine: Engine, trial_id: int, record: Record, *, now: Callable[[], date
     with engine.begin() as connection:
         # NB: first, as the database lets a worker write about a trial that this very transaction has ended.
         ended = connection.execute(
-            update(_TRIALS)
-            .where(_TRIALS.c.trial_id == trial_id, _TRIALS.c.state == TrialState.RUNNING)
+            update(TRIALS)
+            .where(TRIALS.c.trial_id == trial_id, TRIALS.c.state == TrialState.RUNNING)
             .values(state=record.state, datetime_complete=now())
         )
         if ended.rowcount != 1:
             return False
-        _note(connection, _USER_ATTRIBUTES, trial_id, record.attributes)
-        _note(connection, _SYSTEM_ATTRIBUTES, trial_id, record.system_attributes)
+        _note(connection, USER_ATTRIBUTES, trial_id, record.attributes)
+        _note(connection, SYSTEM_ATTRIBUTES, trial_id, record.system_attributes)
         rows = [
             {"trial_id": trial_id, "objective": place, "value": value, "value_type": kind}
             for place, (value, kind) in enumerate(map(model.value_to_stored_repr, record.values))
         ]
         if rows:
-            connection.execute(insert(_VALUES), rows)
+            connection.execute(insert(VALUES), rows)
     return True
 
 
