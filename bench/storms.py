@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,9 @@ def _storms(storms: Sequence[Storm]) -> Iterator[str]:
             f" | {storm['retried']} | {spread(storm['lost_epochs'], '.0f') if storm['lost_epochs'] else '-'}"
             f" | {'; '.join(storm['violations']) or 'none'} |"
         )
+    yield ""
+    killed: Counter[str] = sum((Counter(storm["killed"]) for storm in storms), Counter())
+    yield f"Pods that were hit: {killed.total()} ({', '.join(f'{kind} {killed[kind]}' for kind in _VICTIMS)})."
 
 
 def _times_of(storm: Storm, kinds: Iterable[str]) -> str:
