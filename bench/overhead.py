@@ -49,8 +49,14 @@ WANTED_OF_JOBS = 20
 
 CAUSES = {
     "local": "The runner looks at its study beside the workers, and draws their progress.",
-    "kubernetes": "At most 256 trials wait for the workers; the operator looks every five seconds whether there are enough.",
-    "job": "A pod takes as long as it does; what we lose for a trial is more than a twentieth of it.",
+    "kubernetes": (
+        "A new study has two waiting trials for each worker. Where trials take no time its workers are out of them until the"
+        " operator's next look, up to five seconds later; then up to 256 wait."
+    ),
+    "job": (
+        "Four pods start beside each other, and four workers of ours share two cores: what each loses for a trial is more"
+        " than a twentieth of what a pod takes."
+    ),
 }
 """Why an aim was missed, if it was: what the profiles of these systems show."""
 
