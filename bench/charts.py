@@ -208,7 +208,8 @@ def _drawn(browser: Browser, url: str) -> float:
     """Seconds until a browser that has never been here has drawn all charts."""
     page = browser.new_page(viewport={"width": 1360, "height": 900})
     page.goto(url)
-    page.wait_for_function("document.body.dataset.drawn", timeout=120_000)
+    # NB: not wait_for_function, whose text would be evaluated: the page's security policy forbids it.
+    page.wait_for_selector("body[data-drawn]", timeout=120_000)
     milliseconds: float = page.evaluate("performance.now()")
     page.close()
     return milliseconds / 1000

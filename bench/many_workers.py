@@ -41,8 +41,8 @@ rows, decides and adds trials, pass after pass, so that no claim waits for the o
 that of its transaction. Overshoot is how many trials there were beyond `maxTrials`.
 """
 CLAIMERS = (64, 256)
-TRIALS = 1_000
-TRIALS_OF_LONGER = 5_000
+TRIALS = 5_000
+TRIALS_OF_LONGER = 20_000
 PROCESSES = 4
 CLAIMS_PER_SECOND = 100
 KEY = StudyKey("bench", "many-workers")
