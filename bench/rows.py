@@ -7,11 +7,12 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from optuna.distributions import distribution_to_json
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial
 from sqlalchemy import insert
+
+from tuning_trial.transactions import param_rows, value_rows
 
 Row = dict[str, Any]
 
@@ -43,19 +44,7 @@ def _trial(study_id: int, number: int, trial: FrozenTrial) -> Row:
 
 
 def _values(trial: FrozenTrial) -> Iterator[Row]:
-    for objective, value in enumerate(trial.values or []):
-        stored, kind = models.TrialValueModel.value_to_stored_repr(value)
-        yield {"objective": objective, "value": stored, "value_type": kind}
-
-
-def _params(trial: FrozenTrial) -> Iterator[Row]:
-    for name, value in trial.params.items():
-        distribution = trial.distributions[name]
-        yield {
-            "param_name": name,
-            "param_value": distribution.to_internal_repr(value),
-            "distribution_json": distribution_to_json(distribution),
-        }
+    return value_rows(trial.values or ())
 
 
 def _reports(trial: FrozenTrial) -> Iterator[Row]:
@@ -71,7 +60,7 @@ def _attributes(trial: FrozenTrial) -> Iterator[Row]:
 
 _PARTS = {
     models.TrialValueModel: _values,
-    models.TrialParamModel: _params,
+    models.TrialParamModel: param_rows,
     models.TrialIntermediateValueModel: _reports,
     models.TrialUserAttributeModel: _attributes,
 }

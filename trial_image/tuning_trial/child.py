@@ -135,9 +135,10 @@ def _of_exception(error: BaseException) -> DatabaseLost | Failed:
 def _study_of_this_process(assignment: Assignment, study: optuna.Study | None) -> optuna.Study:
     if study is None:
         own = database.open_study(assignment.database_url, assignment.study)
-        # NB: Optuna's cache does not know a trial that was claimed by SQL, and raises KeyError when it is asked to write a
-        # parameter of it.
-        own.get_trials(deepcopy=False, states=())
+        if assignment.objective:
+            # NB: Optuna's cache does not know a trial that was claimed by SQL, and raises KeyError when it is asked to write
+            # a parameter of it.
+            own.get_trials(deepcopy=False, states=())
         return own
     # Before anything touches the database: the sockets are the worker's, and closing them would close its session.
     database.storage_of(study).engine.dispose(close=False)

@@ -8,6 +8,7 @@ the controller gave the trial to somebody else.
 A worker neither creates tables nor checks their version: the controller did, and the worker's role may not.
 """
 
+import copy
 import functools
 import re
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ import optuna
 import stamina
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial
 from sqlalchemy import exc, make_url
 
 from tuning_api.contract import Env
@@ -109,6 +111,27 @@ TRANSACTIONS = (
     "_get_best_trial_id",
 )
 """Methods of RDBStorage that a worker needs and that are one transaction each; a test compares them with Optuna's source."""
+
+
+class Knowing:
+    """Optuna's storage, to which one trial is known already.
+
+    NB: Optuna's Trial reads it once more, and a fork would have to connect for it.
+    """
+
+    def __init__(self, storage: Any, known: FrozenTrial) -> None:
+        self._storage = storage
+        self._known = known
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._storage, name)
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        """See Optuna; it notes in the trial what it chooses and what is reported."""
+        if trial_id == self._known._trial_id:  # noqa: SLF001 - there is no public way
+            return copy.deepcopy(self._known)
+        trial: FrozenTrial = self._storage.get_trial(trial_id)
+        return trial
 
 
 def _patient(name: str) -> Callable[..., Any]:

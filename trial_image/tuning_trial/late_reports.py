@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any
 
 import optuna
-from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial
 from typing_extensions import override
 
@@ -33,7 +32,7 @@ class LateTrial(Trial):
             beat: Called for each report, which is a sign of life whether or not it arrives.
         """
         knowing = copy.copy(study)
-        knowing._storage = _Knowing(study._storage, known)  # type: ignore[assignment]  # noqa: SLF001
+        knowing._storage = database.Knowing(study._storage, known)  # type: ignore[assignment]  # noqa: SLF001
         super().__init__(knowing, known._trial_id)  # noqa: SLF001 - there is no public way
         self.study, self.storage = study, study._storage  # noqa: SLF001
         self.after_report: Callable[[], object] = lambda: None
@@ -101,18 +100,3 @@ class LateTrial(Trial):
             why = database.describe(error)
             logger.warning("the database is away (%s); the training goes on, its values are reported later", why)
         self._try_again_at = time.monotonic() + _PAUSE_SECONDS
-
-
-class _Knowing:
-    """Optuna's storage, to which one trial is known. NB: Optuna reads it once more, and a fork would have to connect for it."""
-
-    def __init__(self, storage: BaseStorage, known: FrozenTrial) -> None:
-        self._storage = storage
-        self._known = known
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._storage, name)
-
-    def get_trial(self, trial_id: int) -> FrozenTrial:  # noqa: ARG002
-        """See Optuna."""
-        return copy.deepcopy(self._known)

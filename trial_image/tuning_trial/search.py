@@ -14,6 +14,7 @@ from tuning_api.distributions import distribution, suggest
 from tuning_api.schema import Scalar
 from tuning_api.search import Parameter
 from tuning_api.space import fits, is_met
+from tuning_trial.database import Knowing
 from tuning_trial.pruners import build_pruner
 from tuning_trial.samplers import build_sampler
 
@@ -64,7 +65,7 @@ def suggest_within(
     return chosen
 
 
-class _TrialsWithin:
+class _TrialsWithin(Knowing):
     """Optuna's storage, in which all trials are as they were read once, and seem to be of the space as it is now.
 
     NB: Optuna reads every trial that has not ended several times for one suggestion, each time in seven statements. And it
@@ -80,22 +81,11 @@ class _TrialsWithin:
         trials: Sequence[FrozenTrial],
         own: FrozenTrial,
     ) -> None:
-        self._storage = storage
-        self._own = own
+        super().__init__(storage, own)
         self.noted = dict(own.system_attrs)
         """The trial's system attributes, those of the sampler among them."""
         self._trials = trials
         self._seen = [seen for trial in trials if (seen := _seen_within(trial, space)) is not None]
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._storage, name)
-
-    def get_trial(self, trial_id: int) -> FrozenTrial:
-        """See Optuna; it asks for the trial before it has parameters, and notes in it what it chooses."""
-        if trial_id == self._own._trial_id:  # noqa: SLF001
-            return copy.deepcopy(self._own)
-        trial: FrozenTrial = self._storage.get_trial(trial_id)
-        return trial
 
     def set_trial_param(
         self,
@@ -115,14 +105,14 @@ class _TrialsWithin:
 
     def get_trial_system_attrs(self, trial_id: int) -> dict[str, Any]:
         """See Optuna."""
-        if trial_id == self._own._trial_id:  # noqa: SLF001
+        if trial_id == self._known._trial_id:  # noqa: SLF001
             return dict(self.noted)
         attributes: dict[str, Any] = self._storage.get_trial_system_attrs(trial_id)
         return attributes
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         """See Optuna; samplers note in the trial what they, or those of later trials, have to know."""
-        if trial_id == self._own._trial_id:  # noqa: SLF001
+        if trial_id == self._known._trial_id:  # noqa: SLF001
             self.noted[key] = value
         else:
             self._storage.set_trial_system_attr(trial_id, key, value)

@@ -1,8 +1,8 @@
 """What a worker writes about a trial, in three transactions: it is taken, its parameters are chosen, it ends.
 
 Optuna has no public call that only takes a waiting trial: `Study.ask` creates one when none waits, and so overshoots
-the budget. And it writes each parameter, each attribute and the end by itself, in three to six statements each, which is
-most of what a trial costs that is short (ADR 0024). The statements below use the tables of Optuna's own models, and tests
+the budget. And it writes each parameter, each attribute and the end by itself, in a transaction of several statements
+(ADR 0024). The statements below use the tables of Optuna's own models, and tests
 run them against the Optuna that is installed. Each transaction leaves all or nothing, and each may be repeated when its
 answer was lost: no trial runs without an owner, none has half of its parameters, none ends without what is told of it.
 
@@ -11,7 +11,7 @@ leaves it out; there the guarded UPDATE decides.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -132,15 +132,7 @@ def choose(engine: Engine, trial: FrozenTrial, *, before: FrozenTrial) -> None:
         UpdateFinishedTrialError: the controller ended the trial meanwhile.
     """
     trial_id = trial._trial_id  # noqa: SLF001 - there is no public way
-    rows = [
-        {
-            "trial_id": trial_id,
-            "param_name": name,
-            "param_value": trial.distributions[name].to_internal_repr(value),
-            "distribution_json": distribution_to_json(trial.distributions[name]),
-        }
-        for name, value in trial.params.items()
-    ]
+    rows = [{"trial_id": trial_id} | row for row in param_rows(trial)]
     with engine.begin() as connection:
         state = connection.execute(select(TRIALS.c.state).where(TRIALS.c.trial_id == trial_id).with_for_update())
         if state.scalar_one() is not TrialState.RUNNING:
@@ -149,6 +141,17 @@ def choose(engine: Engine, trial: FrozenTrial, *, before: FrozenTrial) -> None:
             connection.execute(_INSERTS[connection.dialect.name](PARAMS).on_conflict_do_nothing(), rows)
         _note(connection, USER_ATTRIBUTES, trial_id, _new(trial.user_attrs, before.user_attrs))
         _note(connection, SYSTEM_ATTRIBUTES, trial_id, _new(trial.system_attrs, before.system_attrs))
+
+
+def param_rows(trial: FrozenTrial) -> Iterator[dict[str, Any]]:
+    """The parameters of a trial as rows, but for the trial's id."""
+    for name, value in trial.params.items():
+        distribution = trial.distributions[name]
+        yield {
+            "param_name": name,
+            "param_value": distribution.to_internal_repr(value),
+            "distribution_json": distribution_to_json(distribution),
+        }
 
 
 def _new(attributes: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
@@ -177,7 +180,7 @@ def end(engine: Engine, trial_id: int, record: Record, *, now: Callable[[], date
         Whether the trial ran until now. If not, nothing is written: the controller was faster, or an attempt of ours whose
         answer was lost.
     """
-    model = models.TrialValueModel
+    rows = [{"trial_id": trial_id} | row for row in value_rows(record.values)]
     with engine.begin() as connection:
         # NB: first, as the database lets a worker write about a trial that this very transaction has ended.
         ended = connection.execute(
@@ -189,13 +192,16 @@ def end(engine: Engine, trial_id: int, record: Record, *, now: Callable[[], date
             return False
         _note(connection, USER_ATTRIBUTES, trial_id, record.attributes)
         _note(connection, SYSTEM_ATTRIBUTES, trial_id, record.system_attributes)
-        rows = [
-            {"trial_id": trial_id, "objective": place, "value": value, "value_type": kind}
-            for place, (value, kind) in enumerate(map(model.value_to_stored_repr, record.values))
-        ]
         if rows:
             connection.execute(insert(VALUES), rows)
     return True
+
+
+def value_rows(values: Iterable[float]) -> Iterator[dict[str, Any]]:
+    """The values of a trial as rows, but for the trial's id."""
+    for objective, value in enumerate(values):
+        stored, kind = models.TrialValueModel.value_to_stored_repr(value)
+        yield {"objective": objective, "value": stored, "value_type": kind}
 
 
 def _note(connection: Connection, table: Table, trial_id: int, attributes: Mapping[str, Any]) -> None:

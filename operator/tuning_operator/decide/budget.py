@@ -23,7 +23,7 @@ from tuning_operator.model import (
 )
 
 LARGEST_BUFFER = 256
-"""Waiting rows cost each worker before each trial, 7 ms for so many, so the whole budget is never added at once. Trials that do
+"""Waiting rows cost each worker before each trial, 9 ms for so many, so the whole budget is never added at once. Trials that do
 nothing are claimed at some 20 a second by four workers on two cores."""
 BUFFER_PER_WORKER = 2
 SECONDS_AHEAD = 10
