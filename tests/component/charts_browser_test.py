@@ -172,6 +172,15 @@ def test_all_charts_are_drawn_and_the_four_of_the_status_come_first(visitor: Vis
     assert all(page.locator(marks.format(key)).count() > 0 for key in FOUR)
 
 
+@pytest.mark.parametrize("trials", [60, 2000])
+def test_charts_are_drawn_once(visitor: Visitor, trials: int) -> None:
+    """Plotly draws all of a chart again where its labels do not fit the margins; only people's names may do that."""
+    visitor.site.shelf.put("many", a_study_data(a_search(trials)))
+    page = visitor.open("many")
+    again = "plots => plots.filter(plot => '_redrawFromAutoMarginCount' in plot._fullLayout).map(plot => plot.dataset.chart)"
+    assert page.eval_on_selector_all(".plot", again) == ["param-importances"]
+
+
 def test_each_chart_of_the_status_has_a_page_of_its_own(visitor: Visitor) -> None:
     """One chart, with the way to the others and back to the study."""
     page = visitor.open("digits", FOUR[0])

@@ -31,16 +31,19 @@ INFEASIBLE = {"color": "#8b95a7", "symbol": "x-thin-open", "size": 7, "line": {"
 BEST_TO_WORST = [[0.0, GOOD], [0.5, "#a3abba"], [1.0, "#e8a317"]]
 MOST_TICKS = 12
 MOST_DECADES = 4
+BELOW_LEGEND = {"t": 48}
+"""The margin of a figure with a legend."""
 PADDING = 0.06
 """Share of an axis that is left free at either end, so that no marker is cut."""
 
+# NB: the margins have room for the labels of most studies. Where they have not, Plotly draws all of a chart a second time.
 TEMPLATE = go.layout.Template(
     layout={
         "font": {"family": "Inter, system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "size": 12},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "colorway": [ACCENT, GOOD, "#e8a317", "#d9482b", "#0ea5e9", "#d946ef"],
-        "margin": {"l": 52, "r": 16, "t": 12, "b": 44},
+        "margin": {"l": 74, "r": 28, "t": 18, "b": 50},
         "hovermode": "closest",
         "xaxis": {"zeroline": False, "automargin": True, "title": {"standoff": 10}},
         "yaxis": {"zeroline": False, "automargin": True, "title": {"standoff": 10}},

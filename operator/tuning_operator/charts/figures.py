@@ -24,6 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tuning_operator.charts.drawing import (
     ACCENT,
+    BELOW_LEGEND,
     BEST_TO_WORST,
     FAINT_TO_STRONG,
     GOOD,
@@ -116,6 +117,7 @@ def _optimization_history(subject: Subject) -> Drawing:
     numbers = [trial.number for trial in sample.complete]
     figure = dressed(
         *(trace for objective in range(rows) for trace in _history(sample, objective)),
+        margin=BELOW_LEGEND,
         xaxis=_numbers(numbers[0], numbers[-1]) | {"anchor": _row(rows - 1, "y")},
         **_rows(subject.metrics),
     )
@@ -166,6 +168,7 @@ def _pareto_front(subject: Subject) -> Drawing:
     planes = list(combinations(range(len(subject.metrics)), 2))
     figure = dressed(
         *(trace for place, plane in enumerate(planes) for trace in _plane(sample, plane, place)),
+        margin=BELOW_LEGEND,
         **{
             f"xaxis{place}": {"title": {"text": _aim(subject, across)}, "anchor": f"y{place}", "nticks": 6}
             for place, (across, _) in enumerate(planes, start=1)
@@ -331,6 +334,7 @@ def _intermediate_values(subject: Subject) -> Drawing:
         named.add(line.name)
     figure = dressed(
         *lines,
+        margin=BELOW_LEGEND,
         xaxis={"title": {"text": "Step"}},
         yaxis={"title": {"text": plain(subject.metric)}},
     )
@@ -377,6 +381,7 @@ def _timeline(subject: Subject) -> Drawing:
     figure = dressed(
         *(_bars(subject, [trial for trial in shown if trial.state is state], state) for state in states),
         barmode="overlay",
+        margin=BELOW_LEGEND | {"b": 66},
         xaxis={"type": "date", "title": {"text": "Time (UTC)"}},
         yaxis=_numbers(shown[0].number, shown[-1].number),
     )
