@@ -290,6 +290,24 @@ def test_a_parallel_line_has_a_gap_where_a_trial_has_no_such_parameter() -> None
     assert (best["y"], other["y"]) == ([1.0, 1.0, 0.5, None], [0.0, 0.0, None, None])
 
 
+DOTS = {
+    "every point has a line": ({}, ["lines", "lines+markers"]),
+    "a parameter between two that the trial has not": ({"dropout": 0.1}, ["lines+markers", "lines+markers"]),
+}
+
+
+@pytest.mark.parametrize(("more", "modes"), DOTS.values(), ids=DOTS)
+def test_a_parallel_line_has_dots_if_it_is_the_best_or_has_a_point_alone(
+    more: dict[str, Any], modes: list[str]
+) -> None:
+    """A dot for every trial on every axis would be thousands of elements of the page."""
+    trials = [
+        a_finished_trial(0, value=0.1, params={"learning_rate": 0.01} | more | {"layers": 2}),
+        a_finished_trial(1, value=0.0, params={"learning_rate": 0.02, "layers": 3}),
+    ]
+    assert modes == [trace["mode"] for trace in traces(drawn(trials)["parallel-coordinate"])]
+
+
 def test_a_running_trial_lasts_until_now() -> None:
     """It has no end yet."""
     timeline = traces(drawn([a_finished_trial(0, TrialState.RUNNING)])["timeline"])

@@ -118,19 +118,30 @@ def _by_rank(ranked: Sequence[FrozenTrial]) -> list[tuple[Sequence[FrozenTrial],
 def _lines(
     trials: Sequence[FrozenTrial], axes: list[_Axis], style: dict[str, Any], metrics: Sequence[str]
 ) -> go.Scatter:
-    """One trace for many trials: a gap (None) ends each line."""
+    """One trace for many trials: a gap (None) ends each line.
+
+    Dots are for what has no line to it, and for the best: each is an element of its own in the page, all lines are one.
+    """
     across = [*range(len(axes)), None]
+    heights = [height for trial in trials for height in (*(axis.height(trial) for axis in axes), None)]
+    is_best = style["color"] == GOOD
     return go.Scatter(
         x=across * len(trials),
-        y=[height for trial in trials for height in (*(axis.height(trial) for axis in axes), None)],
+        y=heights,
         text=[
             words for trial in trials for words in (*(hover(trial, metrics, *axis.said(trial)) for axis in axes), "")
         ],
-        mode="lines+markers",
+        mode="lines+markers" if is_best or _has_lone_points(heights) else "lines",
         line=style,
-        marker={"size": 6 if style["color"] == GOOD else 3},
+        marker={"size": 6 if is_best else 3},
         hovertemplate="%{text}<extra></extra>",
     )
+
+
+def _has_lone_points(heights: Sequence[float | None]) -> bool:
+    """Whether any point has a gap on either side, as of a parameter between two that the trial has not."""
+    around = zip([None, *heights], heights, [*heights[1:], None], strict=False)
+    return any(at is not None and before is after is None for before, at, after in around)
 
 
 def _notes(at: int, axis: _Axis) -> list[dict[str, Any]]:
