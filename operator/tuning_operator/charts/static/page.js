@@ -19,16 +19,17 @@
 
   // Figures
 
+  // Plotly is the last of the deferred scripts: it is read and run while the figures are on their way.
+  const hasPlotly = new Promise((resolve) => document.addEventListener("DOMContentLoaded", resolve));
   const css = (selector, property) => getComputedStyle(document.querySelector(selector))[property];
-  const colors = () => ({
+  const colorsOfTheme = () => ({
     text: css("body", "color"),
     muted: css(".card .muted", "color"),
     line: css(".card", "borderTopColor"),
     card: css(".card", "backgroundColor"),
   });
 
-  function themed(layout) {
-    const { text, muted, line, card } = colors();
+  function themed(layout, { text, muted, line, card }) {
     const result = structuredClone(layout);
     result.font = { ...result.font, color: text };
     result.hoverlabel = { bgcolor: card, bordercolor: line, font: { color: text }, align: "left" };
@@ -54,7 +55,7 @@
     plot.style.minHeight = answer.figure && answer.minHeight ? `${answer.minHeight}px` : "";
   }
 
-  async function draw(plot) {
+  async function draw(plot, colors) {
     const answer = state.figures[plot.dataset.chart];
     if (!answer) return;
     say(plot, answer);
@@ -64,7 +65,7 @@
       return;
     }
     plot.querySelector(".words")?.remove();
-    await Plotly.react(plot, answer.figure.data, themed(answer.figure.layout), {
+    await Plotly.react(plot, answer.figure.data, themed(answer.figure.layout, colors), {
       responsive: true,
       displaylogo: false,
       modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"],
@@ -72,7 +73,9 @@
   }
 
   async function drawAll() {
-    for (const plot of document.querySelectorAll(".plot")) await draw(plot);
+    await hasPlotly;
+    const colors = colorsOfTheme();
+    for (const plot of document.querySelectorAll(".plot")) await draw(plot, colors);
     document.body.dataset.drawn = state.version;
   }
 
