@@ -144,8 +144,13 @@ class RowStorage(RDBStorage):
 
 def _frozen(trials: Iterable[Row[Any]], parts: Iterable[_Part]) -> list[FrozenTrial]:
     of: dict[tuple[str, int], list[_Part]] = defaultdict(list)
+    # NB: most rows are reports. They are not kept: Python's garbage collector would look at each of them many times.
+    reports: dict[int, dict[int, float]] = defaultdict(dict)
     for part in parts:
-        of[part.table, part.trial_id].append(part)
+        if part.table == REPORTS.name:
+            reports[part.trial_id][part.number] = _report(part)
+        else:
+            of[part.table, part.trial_id].append(part)
     return [
         FrozenTrial(
             trial_id=row.trial_id,
@@ -158,7 +163,7 @@ def _frozen(trials: Iterable[Row[Any]], parts: Iterable[_Part]) -> list[FrozenTr
             **_choices(of[PARAMS.name, row.trial_id]),
             user_attrs={part.name: loads(part.text) for part in of[USER_ATTRIBUTES.name, row.trial_id]},
             system_attrs={part.name: loads(part.text) for part in of[SYSTEM_ATTRIBUTES.name, row.trial_id]},
-            intermediate_values={part.number: _report(part) for part in of[REPORTS.name, row.trial_id]},
+            intermediate_values=reports[row.trial_id],
         )
         for row in trials
     ]
