@@ -53,6 +53,18 @@ def test_figures_are_drawn_once_for_as_long_as_no_trial_ends() -> None:
     with_renderer(story)
 
 
+def test_the_process_is_there_before_anybody_asks() -> None:
+    """Its imports take longer than any drawing."""
+
+    async def story(renderer: Renderer) -> None:
+        renderer.start()
+        (process,) = renderer._pool._processes.values()
+        assert await words(renderer, a_study(20)) == {None}
+        assert [process] == list(renderer._pool._processes.values())
+
+    with_renderer(story)
+
+
 def test_a_reader_who_goes_away_does_not_stop_the_drawing() -> None:
     """Others wait for the same figures."""
 

@@ -8,6 +8,7 @@ import signal
 from collections import OrderedDict
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from importlib import import_module
 from multiprocessing import get_context
 from types import FrameType
 
@@ -28,6 +29,10 @@ class Renderer:
         self._seconds = seconds
         self._pool = _pool()
         self._known: OrderedDict[tuple[str, str, str], asyncio.Task[dict[str, str]]] = OrderedDict()
+
+    def start(self) -> None:
+        """Start the process before anybody waits for it."""
+        self._pool.submit(import_all)
 
     async def figures(self, data: StudyData, subject: Subject) -> dict[str, str]:
         """All figures of a study as JSON; words in their place if they could not be made."""
@@ -62,6 +67,11 @@ def figures_version(data: StudyData) -> str:
     ended = sum(trial.state.is_finished() for trial in data.trials)
     last = max((trial._trial_id for trial in data.trials), default=-1)  # noqa: SLF001 - the number is not the row's
     return f"{ended}-{last}"
+
+
+def import_all() -> None:
+    """What the first figures would import: this module has its own imports, and `importances` puts one off."""
+    import_module("optuna.importance")
 
 
 def render_within(subject: Subject, seconds: float) -> dict[str, str]:

@@ -14,13 +14,14 @@ import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from functools import lru_cache
+from threading import Thread
 from typing import Final
 
 from aiohttp import web
 from sqlalchemy.engine import URL
 
 from tuning_operator.charts import page
-from tuning_operator.charts.assets import assets
+from tuning_operator.charts.assets import asset_path, assets
 from tuning_operator.charts.figures import charts_of
 from tuning_operator.charts.links import end_of
 from tuning_operator.charts.page import Moment
@@ -118,6 +119,9 @@ def serve(*, database_url: URL, signing_key: str, port: int) -> None:
     """Serve until asked to stop."""
     source = PostgresSource(database_url)
     app = create_app(source=source, signing_key=signing_key)
+    # The first reader would wait for both.
+    app[RENDERER].start()
+    Thread(target=_compressed, args=[asset_path("plotly.min.js").removeprefix("static/")], daemon=True).start()
     try:
         # NB: no access log: the paths in it are keys.
         web.run_app(app, port=port, access_log=None, print=None, shutdown_timeout=5)
@@ -218,7 +222,7 @@ async def _load(request: web.Request) -> Moment:
 @lru_cache
 def _compressed(path: str) -> bytes:
     """NB: plotly.min.js takes a second of one core to compress, so it is done once."""
-    return gzip.compress(assets()[path][1], compresslevel=6, mtime=0)
+    return gzip.compress(assets()[path][1], compresslevel=9, mtime=0)
 
 
 async def _static(request: web.Request) -> web.Response:
