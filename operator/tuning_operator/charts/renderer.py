@@ -1,24 +1,17 @@
-"""Figures are rendered in a process of its own: it may take long, and it may die, and pages are served all the same.
-
-The cap on time is an alarm inside that process. A future can be given up, but the work behind it could not be stopped.
-"""
+"""Figures are rendered in a process of its own: it may take long, and it may die, and pages are served all the same."""
 
 import asyncio
-import signal
 from collections import OrderedDict
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from importlib import import_module
 from multiprocessing import get_context
-from types import FrameType
 
-from tuning_operator.charts.figures import in_words, render
+from tuning_operator.charts.figures import in_words
+from tuning_operator.charts.process import import_all, render_within
 from tuning_operator.charts.source import StudyData
 from tuning_operator.charts.subject import Subject
 
 SECONDS = 30.0
-AGAIN_SECONDS = 0.1
-"""The alarm is repeated, since a library may catch whatever happens in an import that it can do without."""
 KEPT = 64
 
 
@@ -67,29 +60,6 @@ def figures_version(data: StudyData) -> str:
     ended = sum(trial.state.is_finished() for trial in data.trials)
     last = max((trial._trial_id for trial in data.trials), default=-1)  # noqa: SLF001 - the number is not the row's
     return f"{ended}-{last}"
-
-
-def import_all() -> None:
-    """What the first figures would import: this module has its own imports, and `importances` puts one off."""
-    import_module("optuna.importance")
-
-
-def render_within(subject: Subject, seconds: float) -> dict[str, str]:
-    """Render in this process.
-
-    Raises:
-        TimeoutError: it took too long.
-    """
-    signal.signal(signal.SIGALRM, _give_up)
-    signal.setitimer(signal.ITIMER_REAL, seconds, AGAIN_SECONDS)
-    try:
-        return render(subject)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-
-
-def _give_up(_: int, __: FrameType | None) -> None:
-    raise TimeoutError
 
 
 def _pool() -> ProcessPoolExecutor:
