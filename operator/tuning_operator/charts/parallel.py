@@ -91,7 +91,8 @@ def _placed(at: float | None, bend: Callable[[float], float], low: float, high: 
 
 
 def _share(value: float, low: float, high: float) -> float:
-    return (value - low) / (high - low) if high > low else 0.5
+    """A height on an axis, to a hundredth of a pixel: of more digits nobody sees anything, and thousands are sent."""
+    return round((value - low) / (high - low), 5) if high > low else 0.5
 
 
 def _ends(low: float, high: float) -> list[tuple[float, str]]:
