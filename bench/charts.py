@@ -29,8 +29,8 @@ from tests.support.wait import wait_until
 
 from bench.aim import Aim, spread
 from bench.gauges import memory_mib
-from bench.rows import insert_trials
 from tuning_api import naming
+from tuning_operator import additions
 from tuning_operator.charts.links import study_path
 from tuning_operator.database import Tenancy, open_storage
 from tuning_operator.model import StudyKey
@@ -101,8 +101,8 @@ def _fill(database: URL, size: int) -> None:
     key = StudyKey(NAMESPACE, _name(size))
     studies.open(key, a_search_spec(maxTrials=size))
     storage = open_storage(database, naming.database_schema(NAMESPACE))
-    trials = a_search(size)
-    insert_trials(storage, storage.get_study_id_from_name(key.name), trials)
+    with storage.engine.begin() as connection:
+        additions.add(connection, storage.get_study_id_from_name(key.name), a_search(size))
 
 
 def _look(database: URL, path: str, browser: Browser, *, repeats: int) -> Figures:

@@ -34,10 +34,10 @@ from tests.support.builders import a_manifest
 from tests.support.chart_studies import SMALL, SPACE, a_finished_trial, a_search_spec
 from tests.support.operator_process import CHARTS_PASSWORD, SIGNING_KEY
 
-from bench.rows import insert_trials
 from tuning_api import naming
 from tuning_api.contract import Owner
 from tuning_api.spec import GROUP, PLURAL, VERSION, StudySpec
+from tuning_operator import additions
 from tuning_operator.cluster import send
 from tuning_operator.database import Tenancy, open_storage
 from tuning_operator.model import StudyKey
@@ -217,7 +217,8 @@ class _Office:
             if not self._storages:
                 self._storages.append(open_storage(self._operators_url, self._schema))
         trials = [a_finished_trial(number, value=number / 100, params=SMALL) for number in range(TRIALS_OF_OTHERS)]
-        insert_trials(self._storages[0], self._storages[0].get_study_id_from_name(key.name), trials)
+        with self._storages[0].engine.begin() as connection:
+            additions.add(connection, self._storages[0].get_study_id_from_name(key.name), trials)
 
     def begin(self, study: str, owner: Owner) -> None:
         """Let a worker begin; not all at the same moment."""

@@ -86,7 +86,7 @@ def _run(url: URL, postgres: int, *, claimers: int, trials: int) -> Figures:
     workers_url = tenancy.worker_url(naming.database_schema(KEY.namespace), base=url)
     names = [f"claimer-{place}" for place in range(claimers)]
     jobs = [Job(workers_url, tuple(names[place::PROCESSES]), now, over, said) for place in range(PROCESSES)]
-    processes = [context.Process(target=_claim_in_threads, args=(job,)) for job in jobs]
+    processes = [context.Process(target=_claim_in_threads, args=(job,), daemon=True) for job in jobs]
     for process in processes:
         process.start()
     ready = [said.get(timeout=300) for _ in processes]

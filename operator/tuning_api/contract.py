@@ -17,6 +17,8 @@ Model = TypeVar("Model", bound=Schema)
 
 def read_attribute(kind: type[Model], value: object) -> Model | None:
     """What an attribute says. NB: user code may write any attribute of its trial: what cannot be read is not written."""
+    if value is None:
+        return None
     try:
         return kind.model_validate(value)
     except ValueError:

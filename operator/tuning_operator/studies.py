@@ -24,7 +24,7 @@ from tuning_api.contract import Failure, Given, Owner, read_attribute
 from tuning_api.search import Direction
 from tuning_api.spec import StudySpec
 from tuning_api.status import StudyStatus
-from tuning_operator import feasibility, planning, warm_start
+from tuning_operator import additions, feasibility, planning, warm_start
 from tuning_operator.database import Database, database_errors, tables_are_gone
 from tuning_operator.errors import DatabaseUnavailable, RowsUnreadable
 from tuning_operator.importances import importances
@@ -44,6 +44,8 @@ from tuning_operator.model import (
 
 _FIXED_PARAMS = "fixed_params"
 """Optuna's system attribute of a trial with given parameters."""
+_GROWTH = 1.1
+_ENDED = frozenset({TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL})
 
 Value = TypeVar("Value", int, str, dict[str, Any])
 
@@ -80,6 +82,7 @@ class OptunaStudies:
         self._database = database
         self._storages: dict[str, RDBStorage] = {}
         self._studies: dict[StudyKey, OptunaStudy] = {}
+        self._ended: dict[StudyKey, dict[int, Trial]] = {}
         self._importances: dict[StudyKey, tuple[int, dict[str, float]]] = {}
         self._lock = threading.Lock()
 
@@ -102,15 +105,23 @@ class OptunaStudies:
         except KeyError:  # it was there, and somebody has deleted it
             self.forget(key)
             return None
-        trials = [trial for trial in rows if not warm_start.origin(trial)]
+        own, trials = self._own(key, rows)
         return Record(
             stored_spec=_of_type(dict, attributes.get(contract.SPEC_ATTRIBUTE)),
             clock=Clock.from_document(attributes.get(contract.CLOCK_ATTRIBUTE)),
-            trials=tuple(_trial(item) for item in trials),
-            importances=self._importances_of(key, trials),
+            trials=trials,
+            importances=self._importances_of(key, own),
             warm_started=_of_type(dict, attributes.get(contract.WARM_START_ATTRIBUTE)) or {},
             directions=tuple(Direction[direction.name] for direction in study.directions),
         )
+
+    def _own(self, key: StudyKey, rows: list[FrozenTrial]) -> tuple[list[FrozenTrial], tuple[Trial, ...]]:
+        """The trials that were not taken over, as Optuna's values and as ours; a trial that has ended never changes."""
+        own = [trial for trial in rows if not warm_start.origin(trial)]
+        ended = self._ended.setdefault(key, {})
+        trials = tuple(ended.get(row.number) or _trial(row) for row in own)
+        ended.update((trial.number, trial) for trial in trials if trial.number not in ended and trial.state in _ENDED)
+        return own, trials
 
     def pulses(self, keys: Iterable[StudyKey]) -> dict[StudyKey, Pulse]:
         """The pulses of studies in Postgres, in one statement for all; of those that a pass has read before.
@@ -141,8 +152,7 @@ class OptunaStudies:
     def take_over(self, key: StudyKey, spec: StudySpec, source: str) -> TakenOver | None:
         """See `Studies`.
 
-        Each copy is one transaction and says where it is from, so that a crash between two of them leaves a row from which
-        the next pass goes on; the study says so when all are there.
+        All copies are one transaction, and say where they are from; then the study says so, if need be in the next pass.
         """
         with database_errors():
             study, earlier = self._require(key), self._earlier(key, source)
@@ -151,14 +161,16 @@ class OptunaStudies:
             stored = earlier.user_attrs.get(contract.SPEC_ATTRIBUTE)
             candidates = warm_start.worth_a_look(earlier.get_trials(deepcopy=False))
             why_none = warm_start.unlike(spec, stored=stored, directions=earlier.directions)
-            known, skipped = _known_copies(study, source), Counter[str]()
+            copies, skipped = list[FrozenTrial](), Counter[str]()
             for trial in candidates:
                 copied = why_none or warm_start.copy(trial, spec, source=source)
                 if isinstance(copied, str):
                     skipped[copied] += 1
-                elif trial.number not in known:
-                    study.add_trial(copied)
-            taken = len(candidates) - skipped.total()
+                else:
+                    copies.append(copied)
+            if not _has_copies(study, source):
+                self._insert(key, copies)
+            taken = len(copies)
             done = study.user_attrs.get(contract.WARM_START_ATTRIBUTE, {})
             study.set_user_attr(contract.WARM_START_ATTRIBUTE, done | {source: taken})
             return TakenOver(source, taken=taken, skipped=dict(skipped))
@@ -175,17 +187,23 @@ class OptunaStudies:
                 _abandon(study, abandon)
             for requeue in plan.requeue:
                 _requeue(study, requeue)
-            for lost in (*(item.trial for item in plan.requeue), *plan.successors):
-                _continue(study, lost)
+            lost = (*(item.trial for item in plan.requeue), *plan.successors)
+            self._insert(key, [_successor(trial) for trial in lost if _is_failed(study, trial)])
             if plan.enqueue or plan.add:
-                self._add(key, study, plan)
+                self._insert(key, self._additions(key, study, plan))
 
-    def _add(self, key: StudyKey, study: OptunaStudy, plan: TrialsPlan) -> None:
-        """Add waiting trials, each in one transaction that says where its parameters come from."""
+    def _additions(self, key: StudyKey, study: OptunaStudy, plan: TrialsPlan) -> list[FrozenTrial]:
         spec = StudySpec.model_validate(study.user_attrs[contract.SPEC_ATTRIBUTE])
-        rows = tuple(_trial(item) for item in study.get_trials(deepcopy=False) if not warm_start.origin(item))
-        for item in planning.additions(spec, study=key.name, trials=rows, enqueue=plan.enqueue, add=plan.add):
-            study.add_trial(_waiting(item.params, item.given))
+        _, trials = self._own(key, study.get_trials(deepcopy=False))
+        added = planning.additions(spec, study=key.name, trials=trials, enqueue=plan.enqueue, add=plan.add)
+        return [_waiting(item.params, item.given) for item in added]
+
+    def _insert(self, key: StudyKey, trials: list[FrozenTrial]) -> None:
+        """Add trials, all or none."""
+        if not trials:
+            return
+        with self._storage(key.namespace).engine.begin() as connection:
+            additions.add(connection, self._require(key)._study_id, trials)  # noqa: SLF001
 
     def save(self, key: StudyKey, *, clock: Clock | None = None, status: StudyStatus | None = None) -> None:
         """See `Studies`."""
@@ -231,15 +249,19 @@ class OptunaStudies:
     def forget(self, key: StudyKey) -> None:
         """See `Studies`."""
         with self._lock:
-            self._studies.pop(key, None)
-            self._importances.pop(key, None)
+            self._drop(key)
+
+    def _drop(self, key: StudyKey) -> None:
+        self._studies.pop(key, None)
+        self._ended.pop(key, None)
+        self._importances.pop(key, None)
 
     def _close(self, namespace: str) -> None:
         """Forget a namespace's tables, and all studies in them."""
         with self._lock:
             self._storages.pop(namespace, None)
             for key in [key for key in self._studies if key.namespace == namespace]:
-                self._studies.pop(key)
+                self._drop(key)
 
     def _storage(self, namespace: str) -> RDBStorage:
         with self._lock:
@@ -284,12 +306,14 @@ class OptunaStudies:
         return study
 
     def _importances_of(self, key: StudyKey, trials: list[FrozenTrial]) -> dict[str, float]:
-        """Computed anew only when another trial has completed."""
+        """Computed anew once a tenth more trials are complete, and when none is on its way: it takes longer than all else."""
         complete = sum(trial.state is OptunaState.COMPLETE for trial in trials)
-        known = self._importances.get(key)
-        if known is None or known[0] != complete:
-            known = self._importances[key] = complete, importances(trials)
-        return known[1]
+        then, known = self._importances.get(key, (0, {}))
+        is_over = all(trial.state.is_finished() for trial in trials)
+        if complete > _GROWTH * then or (is_over and complete != then):
+            known = importances(trials)
+            self._importances[key] = complete, known
+        return known
 
 
 def _counts_of(schemas: Mapping[str, Iterable[int]]) -> TextClause:
@@ -346,10 +370,10 @@ def _trial(frozen: FrozenTrial) -> Trial:
     )
 
 
-def _known_copies(study: OptunaStudy, source: str) -> set[int]:
-    """Numbers of the trials of another study that were taken over already."""
+def _has_copies(study: OptunaStudy, source: str) -> bool:
+    """Whether the trials of another study were taken over already."""
     origins = map(warm_start.origin, study.get_trials(deepcopy=False))
-    return {origin.trial for origin in origins if origin and origin.study == source}
+    return any(origin and origin.study == source for origin in origins)
 
 
 def _of_type(kind: type[Value], value: object) -> Value | None:
@@ -387,12 +411,13 @@ def _fail(study: OptunaStudy, trial: Trial, *, attribute: str, value: Any) -> No
         return
 
 
-def _continue(study: OptunaStudy, lost: Trial) -> None:
-    """Queue the successor of a lost trial, with its parameters; unless the trial ended after all."""
-    storage = study._storage  # noqa: SLF001
-    if storage.get_trial(lost.trial_id).state is not OptunaState.FAIL:
-        return
-    study.add_trial(_waiting(lost.fixed | lost.params, lost.given, retry_of=lost.number))
+def _is_failed(study: OptunaStudy, lost: Trial) -> bool:
+    """Whether a trial is lost indeed: it may have ended after all."""
+    return study._storage.get_trial(lost.trial_id).state is OptunaState.FAIL  # noqa: SLF001
+
+
+def _successor(lost: Trial) -> FrozenTrial:
+    return _waiting(lost.fixed | lost.params, lost.given, retry_of=lost.number)
 
 
 def _waiting(params: Mapping[str, Any], given: Given | None, *, retry_of: int | None = None) -> FrozenTrial:

@@ -15,6 +15,7 @@ from tests.support.trial_worker import a_spec as a_workers_spec
 from tuning_api import naming
 from tuning_api.naming import CHARTS_ROLE
 from tuning_api.spec import StudySpec
+from tuning_operator import additions
 from tuning_operator.charts.source import PostgresSource
 from tuning_operator.database import Tenancy
 from tuning_operator.decide.completion import best_trials
@@ -183,25 +184,27 @@ def test_own_trials_are_numbered_on_and_alone_make_the_best(studies: OptunaStudi
     assert [row.number for row in best_trials(record.trials, [new_spec().objectives[0].direction])] == [6]
 
 
-@pytest.mark.parametrize("after", range(7))
-def test_a_crash_between_two_copies_leaves_neither_gap_nor_double(
-    studies: OptunaStudies, postgres: URL, after: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "last",
+    [
+        pytest.param((additions, "add"), id="before the copies are there"),
+        pytest.param((optuna.Study, "set_user_attr"), id="before the study says so"),
+    ],
+)
+def test_a_crash_during_a_warm_start_leaves_neither_gap_nor_double(
+    studies: OptunaStudies, postgres: URL, last: tuple[Any, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The next operator goes on with what it finds."""
-    left = iter(range(after))
-    add, mark = optuna.Study.add_trial, optuna.Study.set_user_attr
+    owner, name = last
+    really = getattr(owner, name)
 
-    def until(do: Any) -> Any:
-        def call(*arguments: Any) -> None:
-            if next(left, None) is None:
-                raise KeyboardInterrupt
-            do(*arguments)
-
-        return call
+    def crash(*arguments: Any) -> None:
+        if owner is additions:
+            really(*arguments)  # and nothing is committed
+        raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(optuna.Study, "add_trial", until(add))
-        patch.setattr(optuna.Study, "set_user_attr", until(mark))
+        patch.setattr(owner, name, crash)
         with pytest.raises(KeyboardInterrupt):
             studies.take_over(KEY, new_spec(), "wide")
     again = gateway(postgres)

@@ -18,6 +18,7 @@ from tests.support.postgres import PostgresServer
 from tuning_api import contract, naming
 from tuning_api.contract import Failure, FailureReason
 from tuning_api.status import Phase, StudyStatus
+from tuning_operator import studies as gateway_module
 from tuning_operator.database import Tenancy, connect_arguments, role_password
 from tuning_operator.errors import DatabaseUnavailable
 from tuning_operator.model import Abandon, Clock, Ending, Pulse, Requeue, StudyKey, TrialsPlan, TrialState
@@ -235,6 +236,30 @@ def test_a_worker_can_do_its_work(studies: OptunaStudies, postgres: URL) -> None
     assert record is not None
     assert {"learning_rate"} == set(record.importances)
     assert OptunaState.COMPLETE.name == "COMPLETE"
+
+
+def test_importances_are_told_anew_when_a_tenth_more_is_complete_and_at_the_end(
+    studies: OptunaStudies, postgres: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They take longer than all else of a pass."""
+    told: list[int] = []
+
+    def importances(trials: list[optuna.trial.FrozenTrial]) -> dict[str, float]:
+        told.append(len(trials))
+        return {}
+
+    monkeypatch.setattr(gateway_module, "importances", importances)
+    study = optuna.load_study(study_name=KEY.name, storage=worker_storage(postgres))
+    studies.carry_out(KEY, TrialsPlan(add=25))
+    for _ in range(24):
+        study.tell(study.ask(), 0.5)
+        studies.read(KEY)
+        studies.read(KEY)
+    assert len(told) == 10 + 2 + 1 + 1 + 1 + 1  # up to 11 each; 13, 15, 17, 19, 21, 24
+    study.tell(study.ask(), 0.5)
+    studies.read(KEY)
+    studies.read(KEY)
+    assert len(told) == 17
 
 
 @pytest.mark.usefixtures("studies")

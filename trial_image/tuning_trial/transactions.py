@@ -11,12 +11,11 @@ leaves it out; there the guarded UPDATE decides.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from optuna.distributions import distribution_to_json
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
@@ -25,6 +24,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from tuning_api.contract import OWNER_ATTRIBUTE, SPEC_ATTRIBUTE, Owner
 from tuning_api.tables import PARAMS, REPORTS, STUDY_ATTRIBUTES, SYSTEM_ATTRIBUTES, TRIALS, USER_ATTRIBUTES, VALUES
+from tuning_api.trial_rows import attribute_rows, param_rows, value_rows
 from tuning_trial.outcomes import Record
 
 _FIXED_PARAMS = "fixed_params"
@@ -143,17 +143,6 @@ def choose(engine: Engine, trial: FrozenTrial, *, before: FrozenTrial) -> None:
         _note(connection, SYSTEM_ATTRIBUTES, trial_id, _new(trial.system_attrs, before.system_attrs))
 
 
-def param_rows(trial: FrozenTrial) -> Iterator[dict[str, Any]]:
-    """The parameters of a trial as rows, but for the trial's id."""
-    for name, value in trial.params.items():
-        distribution = trial.distributions[name]
-        yield {
-            "param_name": name,
-            "param_value": distribution.to_internal_repr(value),
-            "distribution_json": distribution_to_json(distribution),
-        }
-
-
 def _new(attributes: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in attributes.items() if key not in before or before[key] != value}
 
@@ -197,13 +186,6 @@ def end(engine: Engine, trial_id: int, record: Record, *, now: Callable[[], date
     return True
 
 
-def value_rows(values: Iterable[float]) -> Iterator[dict[str, Any]]:
-    """The values of a trial as rows, but for the trial's id."""
-    for objective, value in enumerate(values):
-        stored, kind = models.TrialValueModel.value_to_stored_repr(value)
-        yield {"objective": objective, "value": stored, "value_type": kind}
-
-
 def _note(connection: Connection, table: Table, trial_id: int, attributes: Mapping[str, Any]) -> None:
     """Write attributes, over those of the same name."""
     if not attributes:
@@ -213,7 +195,7 @@ def _note(connection: Connection, table: Table, trial_id: int, attributes: Mappi
         statement.on_conflict_do_update(
             index_elements=["trial_id", "key"], set_={"value_json": statement.excluded.value_json}
         ),
-        [{"trial_id": trial_id, "key": key, "value_json": json.dumps(value)} for key, value in attributes.items()],
+        [{"trial_id": trial_id} | row for row in attribute_rows(attributes)],
     )
 
 

@@ -60,8 +60,10 @@ def _time_is_over(snapshot: Snapshot) -> Outcome | None:
 
 def _target_is_reached(snapshot: Snapshot) -> Outcome | None:
     rule, objective = snapshot.spec.stop_when, snapshot.spec.objectives[0]
+    if rule is None or rule.target is None:
+        return None
     best = best_trials(snapshot.record.trials, [objective.direction])
-    if rule is None or rule.target is None or not best:
+    if not best:
         return None
     value = best[0].values[0]
     if value < rule.target if objective.direction is Direction.MAXIMIZE else value > rule.target:
@@ -100,8 +102,10 @@ def _nothing_gets_better(snapshot: Snapshot) -> Outcome | None:
 
 def _compute_is_spent(snapshot: Snapshot) -> Outcome | None:
     limit = snapshot.spec.max_compute_seconds
+    if limit is None:
+        return None
     spent = compute_seconds(snapshot.record.trials, now=snapshot.now)
-    if limit is None or spent < limit:
+    if spent < limit:
         return None
     message = (
         f"the trials have run for {spent:.0f} s together and maxComputeSeconds is {limit},"
@@ -151,7 +155,7 @@ def by_end(trials: Iterable[Trial]) -> list[Trial]:
 
 def failed_trials(trials: tuple[Trial, ...]) -> tuple[Trial, ...]:
     """Trials that count as failed, in the order in which they ended."""
-    return tuple(trial for trial in by_end(trials) if trial.state is TrialState.FAIL)
+    return tuple(by_end(trial for trial in trials if trial.state is TrialState.FAIL))
 
 
 def last_failure(failed: tuple[Trial, ...]) -> str:
