@@ -247,6 +247,8 @@ class Look:
     """When counts may be written again."""
     deadline: datetime | None = None
     """When a pass has something to do, even if nothing changes until then."""
+    hurries_until: datetime | None = None
+    """How long its trials are is not known yet: until then the few that wait may be gone in no time."""
 
 
 @dataclass(frozen=True)

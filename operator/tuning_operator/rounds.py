@@ -7,13 +7,16 @@ from concurrent.futures import Executor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import count
 
-from tuning_operator.decide.attention import Attention, after_pass, is_due
+from tuning_operator.decide.attention import Attention, after_pass, hurries, is_due
 from tuning_operator.errors import TuningError
 from tuning_operator.model import Look, Pulse, StudyKey
 
 logger = logging.getLogger(__name__)
 
+BEAT = timedelta(seconds=0.5)
+"""After so long those are looked at that cannot wait for a tick."""
 Pulses = Callable[[Iterable[StudyKey]], Mapping[StudyKey, Pulse]]
 
 
@@ -42,16 +45,17 @@ class Rounds:
 
     async def run(self, ask: Callable[[StudyKey], Awaitable[None]]) -> None:
         """Go on for ever; `ask` makes a pass, and calls `passed`."""
-        while True:
-            await asyncio.sleep(self._tick.total_seconds())
+        beats = max(1, round(self._tick / BEAT))
+        for beat in count(1):
+            await asyncio.sleep(self._tick.total_seconds() / beats)
             try:
-                await self._go_round(ask)
+                await self._go_round(ask, is_tick=beat % beats == 0)
             except Exception:
                 # A mistake of ours; without the rounds the operator would seem to live, and look after nothing.
                 logger.exception("a round failed")
 
-    async def _go_round(self, ask: Callable[[StudyKey], Awaitable[None]]) -> None:
-        for key in await self.due():
+    async def _go_round(self, ask: Callable[[StudyKey], Awaitable[None]], *, is_tick: bool) -> None:
+        for key in await self.due(is_tick=is_tick):
             # Not waited for: one study whose pass takes long holds up no other.
             task = self._under_way[key] = asyncio.ensure_future(ask(key))
             task.add_done_callback(partial(self._is_back, key))
@@ -59,26 +63,34 @@ class Rounds:
     def _is_back(self, key: StudyKey, _task: asyncio.Future[None]) -> None:
         del self._under_way[key]
 
-    async def due(self) -> list[StudyKey]:
-        """The studies that want a pass now; their pulses are remembered as what it has seen."""
-        pulses = await self._read()
+    async def due(self, *, is_tick: bool = True) -> list[StudyKey]:
+        """The studies that want a pass now; their pulses are remembered as what it has seen.
+
+        Args:
+            is_tick: Look at all; else only at those that cannot wait for a tick.
+        """
+        now = datetime.now(UTC)
+        asked = [key for key, known in self._known.items() if is_tick or hurries(known, now=now)]
+        pulses = await self._read(asked)
         now = datetime.now(UTC)
         due = [
             key
-            for key, known in self._known.items()
-            if key not in self._under_way and is_due(known, pulses.get(key), now=now)
+            for key in asked
+            if key in self._known and key not in self._under_way and is_due(self._known[key], pulses.get(key), now=now)
         ]
         for key in due:
             self._known[key] = replace(self._known[key], pulse=pulses.get(key))
         return due
 
-    async def _read(self) -> Mapping[StudyKey, Pulse]:
-        moving = [key for key, known in self._known.items() if known.look and known.look.moves]
+    async def _read(self, asked: Iterable[StudyKey]) -> Mapping[StudyKey, Pulse]:
+        moving = [key for key in asked if (look := self._known[key].look) and look.moves]
+        if not moving:
+            return {}
         try:
             return await asyncio.get_running_loop().run_in_executor(self._pool, self._pulses, moving)
         except TuningError as error:
             # Then passes say so in words: each study is looked at as if its pulse had changed.
             logger.warning("the pulses could not be read: %s", error)
-            for key in moving:
+            for key in self._known.keys() & moving:
                 self._known[key] = replace(self._known[key], look=None)
             return {}

@@ -3,7 +3,8 @@
 import asyncio
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from tests.support.builders import NOW, a_snapshot, a_spec, a_trial, a_worker, t
 from tuning_operator import decide
 from tuning_operator.decide.attention import LONGEST, Attention, after_pass, is_due, look_of
 from tuning_operator.errors import DatabaseUnavailable
-from tuning_operator.model import Look, Pulse, StudyKey
+from tuning_operator.model import Look, Pulse, StudyKey, Trial
 from tuning_operator.rounds import Rounds
 
 TICK = timedelta(seconds=5)
@@ -95,6 +96,33 @@ def test_a_suspended_study_without_workers_does_not_move() -> None:
     assert not look_of(snapshot, decide.plan(snapshot), has_said=False, counts_at=None).moves
 
 
+HURRIES: dict[str, tuple[tuple[Trial, ...], dict[str, Any], timedelta | None]] = {
+    "workers that have claimed nothing yet": (trials("WAITING"), {}, LONGEST),
+    "workers that are not there yet": (trials("WAITING"), {"running": False}, None),
+    "first trials that run": ((a_trial(0, "RUNNING", started=NOW - SECOND), *trials("WAITING")), {}, 9 * SECOND),
+    "first trials that take longer": ((a_trial(0, "RUNNING", started=NOW - 30 * SECOND),), {}, -20 * SECOND),
+    "first trials that have failed": ((a_trial(0, "FAIL", started=NOW - SECOND),), {}, 9 * SECOND),
+    "a trial that has ended": (trials("COMPLETE", "WAITING"), {}, None),
+}
+
+
+@pytest.mark.parametrize(("rows", "worker", "left"), HURRIES.values(), ids=HURRIES)
+def test_a_study_hurries_until_it_is_known_how_long_its_trials_take(
+    rows: tuple[Trial, ...], worker: dict[str, Any], left: timedelta | None
+) -> None:
+    """The few that wait at first may be gone in no time, and nobody would look for seconds."""
+    snapshot = a_snapshot(trials=rows, workers=(replace(a_worker(), **({"running": True} | worker)),))
+    look = look_of(snapshot, decide.plan(snapshot), has_said=False, counts_at=None)
+    assert look.hurries_until == (None if left is None else NOW + left)
+
+
+def test_a_suspended_study_does_not_hurry() -> None:
+    """Its workers are being stopped."""
+    workers = (replace(a_worker(), running=True),)
+    snapshot = a_snapshot(spec=a_spec(suspend=True), trials=trials("WAITING"), workers=workers)
+    assert look_of(snapshot, decide.plan(snapshot), has_said=False, counts_at=None).hurries_until is None
+
+
 # The rounds
 
 KEY, OTHER = StudyKey("research", "digits"), StudyKey("research", "other")
@@ -112,13 +140,13 @@ class Ward:
 
     def _read(self, keys: Iterable[StudyKey]) -> dict[StudyKey, Pulse]:
         self.asked.append(set(keys))
-        if not self.pulses and self.asked[-1]:
+        if not self.pulses:
             raise DatabaseUnavailable("connection refused")
         return {key: self.pulses[key] for key in keys}
 
-    def tick(self) -> set[StudyKey]:
+    def tick(self, *, is_tick: bool = True) -> set[StudyKey]:
         """The studies that are due."""
-        return set(asyncio.run(self.rounds.due()))
+        return set(asyncio.run(self.rounds.due(is_tick=is_tick)))
 
 
 def test_pulses_are_read_of_studies_that_move_and_make_them_due() -> None:
@@ -133,9 +161,22 @@ def test_pulses_are_read_of_studies_that_move_and_make_them_due() -> None:
     assert ward.tick() == set()
     ward.pulses = {KEY: Pulse(waiting=1, running=2, complete=6)}
     assert ward.tick() == {KEY}
-    assert ward.asked[1:] == [{KEY}] * 3
+    assert ward.asked == [{KEY}] * 3
     ward.rounds.drop(KEY)
     assert ward.tick() == set()
+
+
+def test_between_ticks_only_those_are_looked_at_that_hurry() -> None:
+    """Their pulses alone are read, for as long as they do."""
+    ward = Ward()
+    ward.pulses = {KEY: BEFORE, OTHER: BEFORE}
+    ward.rounds.passed(KEY, replace(MOVING, hurries_until=datetime.now(UTC) + LONGEST))
+    ward.rounds.passed(OTHER, MOVING)
+    assert ward.tick(is_tick=False) == {KEY}, "its pulse was never read"
+    ward.rounds.passed(KEY, replace(MOVING, hurries_until=datetime.now(UTC) - SECOND))
+    assert ward.tick(is_tick=False) == set()
+    assert ward.asked == [{KEY}]
+    assert ward.tick() == {OTHER}
 
 
 def test_a_database_that_is_away_is_said_by_passes() -> None:
@@ -162,6 +203,7 @@ def test_a_mistake_in_one_round_does_not_end_the_rounds(caplog: pytest.LogCaptur
         with ThreadPoolExecutor(1) as pool:
             rounds = Rounds(pulses=read, pool=pool, seconds=0.01)
             rounds.add(KEY)
+            rounds.passed(KEY, MOVING)
             task = asyncio.create_task(rounds.run(passes.put))
             try:
                 return await asyncio.wait_for(passes.get(), timeout=10)

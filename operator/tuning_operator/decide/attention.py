@@ -2,7 +2,8 @@
 
 Events tell of resources and Jobs, and each brings a pass. No event tells of trials: at each tick the pulses of all studies
 are read in one statement, and a study gets a pass if its pulse has changed and somebody waits for what follows from that.
-A change of counts alone waits until the status may be written. Where nothing happens, passes come ever more rarely: they
+A change of counts alone waits until the status may be written. Before the first trials have ended, nobody knows how soon
+the few that wait are gone, and the pulse is read more often. Where nothing happens, passes come ever more rarely: they
 are there for what neither an event nor a pulse tells, such as why a pod cannot start.
 """
 
@@ -17,6 +18,8 @@ from tuning_operator.model import Look, Plan, Pulse, Snapshot, TrialsPlan, Trial
 
 LONGEST = timedelta(minutes=5)
 """A study in which nothing happens gets a pass at least this often."""
+HURRY = timedelta(seconds=budget.SECONDS_AHEAD)
+"""Trials that take longer than this leave time enough for the next tick."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,11 @@ def is_due(known: Attention, pulse: Pulse | None, *, now: datetime) -> bool:
     return _is_pressing(look, before=known.pulse, pulse=pulse) or look.counts_at is None or now >= look.counts_at
 
 
+def hurries(known: Attention, *, now: datetime) -> bool:
+    """Whether a study cannot wait for the next tick."""
+    return known.look is not None and known.look.hurries_until is not None and now < known.look.hurries_until
+
+
 def after_pass(known: Attention, look: Look | None, *, now: datetime, tick: timedelta) -> Attention:
     """What is remembered after a pass: where it had no news, the next one may come later than this one did."""
     if look is None or look.has_news:
@@ -77,7 +85,16 @@ def look_of(snapshot: Snapshot, plan: Plan, *, has_said: bool, counts_at: dateti
         heeds_each=spec.stop_when is not None,
         counts_at=counts_at,
         deadline=min(filter(None, (*_deadlines(snapshot, plan), counts_at if has_said else None)), default=None),
+        hurries_until=_end_of_hurry(snapshot) if runs else None,
     )
+
+
+def _end_of_hurry(snapshot: Snapshot) -> datetime | None:
+    """While the first trials run, and before: workers are about to claim."""
+    trials = snapshot.record.trials
+    if budget.lengths(trials) or not any(worker.running for worker in snapshot.workers):
+        return None
+    return min((trial.started + HURRY for trial in trials if trial.started), default=snapshot.now + LONGEST)
 
 
 def _is_pressing(look: Look, *, before: Pulse | None, pulse: Pulse) -> bool:

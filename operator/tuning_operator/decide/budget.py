@@ -84,14 +84,19 @@ def _free(snapshot: Snapshot, *, waiting: int, running: int, room: int) -> int:
 
 def buffer(snapshot: Snapshot) -> int:
     """How many trials should wait, by how long the latest took that ended well; failed ones may be a broken model's."""
-    latest = [
-        (trial.ended - trial.started).total_seconds()
-        for trial in snapshot.record.trials
-        if trial.state in {TrialState.COMPLETE, TrialState.PRUNED} and trial.started and trial.ended
-    ][-_LATEST:]
+    latest = lengths(snapshot.record.trials)[-_LATEST:]
     seconds = max(median(latest), _SHORTEST_SECONDS) if latest else math.inf
     per_worker = max(BUFFER_PER_WORKER, SECONDS_AHEAD / seconds)
     return min(LARGEST_BUFFER, math.ceil(per_worker * snapshot.spec.parallelism))
+
+
+def lengths(trials: tuple[Trial, ...]) -> list[float]:
+    """Seconds that the trials took that ended well."""
+    return [
+        (trial.ended - trial.started).total_seconds()
+        for trial in trials
+        if trial.state in {TrialState.COMPLETE, TrialState.PRUNED} and trial.started and trial.ended
+    ]
 
 
 def _withdrawn(snapshot: Snapshot, *, surplus: int, wanted: int) -> tuple[Trial, ...]:
