@@ -51,7 +51,7 @@ CAUSES = {
     "local": "The runner looks at its study beside the workers, and draws their progress.",
     "kubernetes": (
         "A new study has two waiting trials for each worker. Where trials take no time its workers are out of them until the"
-        " operator's next look, up to five seconds later; then up to 256 wait."
+        " operator's next look, up to half a second later; then up to 256 wait."
     ),
     "job": (
         "Four pods start beside each other, and four workers of ours share two cores: what each loses for a trial is more"
