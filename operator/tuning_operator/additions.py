@@ -35,20 +35,15 @@ def add(connection: Connection, study_id: int, trials: Sequence[FrozenTrial]) ->
     """
     # As Optuna does: nobody else gives the same numbers meanwhile. And ids appear in their order: who has read a trial that
     # has ended never looks again for those before it (`optuna.storages._CachedStorage`).
-    if (
-        connection.execute(select(STUDIES.c.study_id).where(STUDIES.c.study_id == study_id).with_for_update()).first()
-        is None
-    ):
+    lock = select(STUDIES.c.study_id).where(STUDIES.c.study_id == study_id).with_for_update()
+    if connection.execute(lock).first() is None:
         raise KeyError(models.NOT_FOUND_MSG)
     if not trials:
         return
     first = connection.scalar(select(func.count()).where(TRIALS.c.study_id == study_id)) or 0
     rows = [_row(study_id, number, trial) for number, trial in enumerate(trials, first)]
-    ids = (
-        connection.execute(insert(TRIALS).returning(TRIALS.c.trial_id, sort_by_parameter_order=True), rows)
-        .scalars()
-        .all()
-    )
+    statement = insert(TRIALS).returning(TRIALS.c.trial_id, sort_by_parameter_order=True)
+    ids = connection.execute(statement, rows).scalars().all()
     for table, of_trial in _PARTS.items():
         parts = [
             {"trial_id": trial_id} | part

@@ -45,6 +45,7 @@ from tuning_operator.model import (
 _FIXED_PARAMS = "fixed_params"
 """Optuna's system attribute of a trial with given parameters."""
 _GROWTH = 1.1
+"""Of complete trials, after which importances are computed anew."""
 _ENDED = frozenset({TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL})
 
 Value = TypeVar("Value", int, str, dict[str, Any])
