@@ -113,8 +113,9 @@ def _fill(database: URL, size: int) -> None:
     key = StudyKey(NAMESPACE, _name(size))
     studies.open(key, a_search_spec(maxTrials=size))
     storage = open_storage(database, naming.database_schema(NAMESPACE))
+    study_id = storage.get_study_id_from_name(key.name)
     with storage.engine.begin() as connection:
-        additions.add(connection, storage.get_study_id_from_name(key.name), a_search(size))
+        additions.add(connection, study_id, a_search(size))
 
 
 def _look(database: URL, path: str, browser: Browser, *, repeats: int) -> Figures:

@@ -217,8 +217,9 @@ class _Office:
             if not self._storages:
                 self._storages.append(open_storage(self._operators_url, self._schema))
         trials = [a_finished_trial(number, value=number / 100, params=SMALL) for number in range(TRIALS_OF_OTHERS)]
+        study_id = self._storages[0].get_study_id_from_name(key.name)
         with self._storages[0].engine.begin() as connection:
-            additions.add(connection, self._storages[0].get_study_id_from_name(key.name), trials)
+            additions.add(connection, study_id, trials)
 
     def begin(self, study: str, owner: Owner) -> None:
         """Let a worker begin; not all at the same moment."""

@@ -203,8 +203,9 @@ class OptunaStudies:
         """Add trials, all or none."""
         if not trials:
             return
+        study_id = self._require(key)._study_id  # noqa: SLF001
         with self._storage(key.namespace).engine.begin() as connection:
-            additions.add(connection, self._require(key)._study_id, trials)  # noqa: SLF001
+            additions.add(connection, study_id, trials)
 
     def save(self, key: StudyKey, *, clock: Clock | None = None, status: StudyStatus | None = None) -> None:
         """See `Studies`."""
