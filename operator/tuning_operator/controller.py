@@ -17,7 +17,7 @@ from tuning_operator.decide import attention, report, validity
 from tuning_operator.errors import Conflict, DatabaseUnavailable, Refused, RowsUnreadable, TuningError
 from tuning_operator.executor import Executor
 from tuning_operator.metrics import Metrics
-from tuning_operator.model import Look, Plan, Record, Snapshot, Study, StudyKey, Trouble
+from tuning_operator.model import Look, Plan, Record, Said, Snapshot, Study, StudyKey, Trouble
 from tuning_operator.studies import Studies
 
 logger = logging.getLogger(__name__)
@@ -137,8 +137,8 @@ class Controller:
         refusal = self._act(snapshot, plan)
         status = report.status(snapshot, plan, charts=self._links(study, snapshot.now), refusal=refusal)
         self._metrics.observe(study.key, status, record.trials)
-        has_said = self._write(study, status)
-        return attention.look_of(snapshot, plan, has_said=has_said, counts_at=self._counts_at(study, now=snapshot.now))
+        said = self._write(study, status)
+        return attention.look_of(snapshot, plan, said=said, counts_at=self._counts_at(study, now=snapshot.now))
 
     def _warm_start(self, study: Study, spec: StudySpec, record: Record) -> str | None:
         """Take over the trials of earlier studies that are named for the first time; or why one cannot be found."""
@@ -180,27 +180,29 @@ class Controller:
 
     def _refuse(self, study: Study, fault: str) -> Look:
         """Say what is wrong with a spec: only another one makes it better, or an earlier study that comes to be there."""
-        return Look(has_news=self._report_fault(study, Trouble(Reason.INVALID_SPEC, fault)), moves=False)
+        said = self._report_fault(study, Trouble(Reason.INVALID_SPEC, fault))
+        return Look(has_news=said is not Said.NOTHING, moves=False)
 
-    def _report_fault(self, study: Study, trouble: Trouble) -> bool:
+    def _report_fault(self, study: Study, trouble: Trouble) -> Said:
         now = datetime.now(UTC)
         charts = self._links(study, now) if study.status.charts else None
         status = report.status_of_fault(study, trouble, charts=charts, now=now)
         self._metrics.observe(study.key, status)
         return self._write(study, status)
 
-    def _write(self, study: Study, status: StudyStatus) -> bool:
-        """Write the status once, if it is worth a write, and tell of transitions; whether it differs from the last one."""
+    def _write(self, study: Study, status: StudyStatus) -> Said:
+        """Write the status once, if it is worth a write, and tell of transitions."""
         old = study.status
         if not report.differs(status, old):
-            return False
-        if not report.is_urgent(status, old) and self._pause(study) > 0:
-            return True
+            return Said.NOTHING
+        is_urgent = report.is_urgent(status, old)
+        if not is_urgent and self._pause(study) > 0:
+            return Said.COUNTS_LATER
         self._executor.write_status(study, status)
         self._written[study.key] = time.monotonic()
         self._keep_for_charts(study, status)
         self._tell(study, status)
-        return True
+        return Said.NEWS if is_urgent else Said.COUNTS
 
     def _pause(self, study: Study) -> float:
         """Seconds until counts may be written again."""

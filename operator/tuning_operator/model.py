@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from enum import StrEnum
+from enum import Enum, StrEnum, auto
 from typing import Any
 
 from tuning_api.contract import Failure, Given, Owner
@@ -231,12 +231,25 @@ class Pulse:
     failed: int = 0
 
 
+class Said(Enum):
+    """What a pass had to say of a study, and whether it has."""
+
+    NOTHING = auto()
+    """The status is what it was, but for what grows by itself."""
+    COUNTS = auto()
+    """Counts, which were written."""
+    COUNTS_LATER = auto()
+    """Counts, which may not be written yet."""
+    NEWS = auto()
+    """What a person waits for."""
+
+
 @dataclass(frozen=True)
 class Look:
     """What a pass leaves for whoever decides when the next one comes."""
 
     has_news: bool
-    """It did something, or said something, or would have."""
+    """It did or said something from which more may follow that neither an event nor a pulse tells."""
     moves: bool
     """Its rows may change without an event: it has workers, or is about to."""
     enough_waiting: int = 0

@@ -13,7 +13,7 @@ from tests.support.builders import NOW, a_snapshot, a_spec, a_trial, a_worker, t
 from tuning_operator import decide
 from tuning_operator.decide.attention import LONGEST, Attention, after_pass, is_due, look_of
 from tuning_operator.errors import DatabaseUnavailable
-from tuning_operator.model import Look, Pulse, StudyKey, Trial
+from tuning_operator.model import Ending, Look, Pulse, Requeue, Said, StudyKey, Trial, TrialsPlan, WorkersPlan
 from tuning_operator.rounds import Rounds
 
 TICK = timedelta(seconds=5)
@@ -79,21 +79,44 @@ def test_a_pass_comes_when_the_time_of_a_study_is_over(changes: dict[str, Any], 
     begun = NOW - timedelta(seconds=30)
     rows = (a_trial(0), *(a_trial(number, "RUNNING", started=begun) for number in (1, 2)))
     snapshot = a_snapshot(spec=a_spec(**changes), trials=rows, workers=(a_worker(owners=("pod-1", "pod-2")),))
-    look = look_of(snapshot, decide.plan(snapshot), has_said=False, counts_at=None)
+    look = look_of(snapshot, decide.plan(snapshot), said=Said.NOTHING, counts_at=None)
     assert look.deadline == (None if seconds is None else NOW + timedelta(seconds=seconds))
 
 
 def test_counts_that_were_held_back_are_written_when_they_may_be() -> None:
     """Though nothing changes any more until then."""
     snapshot = a_snapshot(trials=trials("COMPLETE", "RUNNING"))
-    look = look_of(snapshot, decide.plan(snapshot), has_said=True, counts_at=NOW + 7 * SECOND)
-    assert (look.has_news, look.deadline) == (True, NOW + 7 * SECOND)
+    look = look_of(snapshot, decide.plan(snapshot), said=Said.COUNTS_LATER, counts_at=NOW + 7 * SECOND)
+    assert look.deadline == NOW + 7 * SECOND
+
+
+STEADY = a_snapshot(trials=trials("COMPLETE", "RUNNING"), workers=(a_worker(owners=("pod-1",)),))
+REQUEUED = TrialsPlan(requeue=(Requeue(a_trial(1, "RUNNING"), Ending.INTERRUPTED),))
+NEWS: dict[str, tuple[dict[str, Any], Said, bool]] = {
+    "nothing was done or said": ({}, Said.NOTHING, False),
+    "counts were written": ({}, Said.COUNTS, False),
+    "counts may not be written yet": ({}, Said.COUNTS_LATER, False),
+    "a person waits for what was said": ({}, Said.NEWS, True),
+    "trials were added": ({"trials": TrialsPlan(add=2, enqueue=({"lr": 0.1},))}, Said.COUNTS, False),
+    "a trial has lost its worker": ({"trials": REQUEUED}, Said.COUNTS, True),
+    "a worker was started": ({"workers": WorkersPlan(start=(1,))}, Said.NOTHING, True),
+    "a worker was stopped": ({"workers": WorkersPlan(stop=("digits-0",))}, Said.NOTHING, True),
+}
+
+
+@pytest.mark.parametrize(("done", "said", "has_news"), NEWS.values(), ids=NEWS)
+def test_news_are_what_may_have_consequences_that_no_pulse_tells(
+    done: dict[str, Any], said: Said, *, has_news: bool
+) -> None:
+    """Else a study whose trials end all the time would get a pass at each tick, and counts are written more rarely."""
+    plan = replace(decide.plan(STEADY), **({"trials": TrialsPlan(), "workers": WorkersPlan()} | done))
+    assert look_of(STEADY, plan, said=said, counts_at=NOW).has_news is has_news
 
 
 def test_a_suspended_study_without_workers_does_not_move() -> None:
     """Its rows need not be counted at each tick."""
     snapshot = a_snapshot(spec=a_spec(suspend=True), trials=trials("COMPLETE"))
-    assert not look_of(snapshot, decide.plan(snapshot), has_said=False, counts_at=None).moves
+    assert not look_of(snapshot, decide.plan(snapshot), said=Said.NOTHING, counts_at=None).moves
 
 
 HURRIES: dict[str, tuple[tuple[Trial, ...], dict[str, Any], timedelta | None]] = {
@@ -112,7 +135,7 @@ def test_a_study_hurries_until_it_is_known_how_long_its_trials_take(
 ) -> None:
     """The few that wait at first may be gone in no time, and nobody would look for seconds."""
     snapshot = a_snapshot(trials=rows, workers=(replace(a_worker(), **({"running": True} | worker)),))
-    look = look_of(snapshot, decide.plan(snapshot), has_said=False, counts_at=None)
+    look = look_of(snapshot, decide.plan(snapshot), said=Said.NOTHING, counts_at=None)
     assert look.hurries_until == (None if left is None else NOW + left)
 
 
@@ -120,7 +143,7 @@ def test_a_suspended_study_does_not_hurry() -> None:
     """Its workers are being stopped."""
     workers = (replace(a_worker(), running=True),)
     snapshot = a_snapshot(spec=a_spec(suspend=True), trials=trials("WAITING"), workers=workers)
-    assert look_of(snapshot, decide.plan(snapshot), has_said=False, counts_at=None).hurries_until is None
+    assert look_of(snapshot, decide.plan(snapshot), said=Said.NOTHING, counts_at=None).hurries_until is None
 
 
 # The rounds

@@ -14,7 +14,18 @@ from datetime import datetime, timedelta
 from tuning_api.schema import seconds
 from tuning_operator.decide import budget
 from tuning_operator.decide.completion import compute_seconds
-from tuning_operator.model import Look, Plan, Pulse, Snapshot, TrialsPlan, TrialState, Verdict, WorkersPlan, WorkerState
+from tuning_operator.model import (
+    Look,
+    Plan,
+    Pulse,
+    Said,
+    Snapshot,
+    TrialsPlan,
+    TrialState,
+    Verdict,
+    WorkersPlan,
+    WorkerState,
+)
 
 LONGEST = timedelta(minutes=5)
 """A study in which nothing happens gets a pass at least this often."""
@@ -66,27 +77,32 @@ def after_pass(known: Attention, look: Look | None, *, now: datetime, tick: time
     return replace(known, look=look, at=now, patience=min(LONGEST, max(tick, 2 * known.patience)))
 
 
-def look_of(snapshot: Snapshot, plan: Plan, *, has_said: bool, counts_at: datetime | None) -> Look:
+def look_of(snapshot: Snapshot, plan: Plan, *, said: Said, counts_at: datetime | None) -> Look:
     """What a pass leaves.
 
     Args:
         snapshot: What it observed.
         plan: What it decided.
-        has_said: Whether the status has changed, written or not.
+        said: What became of the status.
         counts_at: When counts may be written again.
     """
     spec = snapshot.spec
-    has_done = plan.trials != TrialsPlan() or plan.workers != WorkersPlan()
+    held_back = counts_at if said is Said.COUNTS_LATER else None
     runs = plan.outcome.verdict is Verdict.RUN and spec.parallelism > 0
     return Look(
-        has_news=has_said or has_done,
+        has_news=said is Said.NEWS or _does_more_than_add(plan),
         moves=runs or any(worker.state is WorkerState.ACTIVE for worker in snapshot.workers),
         enough_waiting=math.ceil(budget.buffer(snapshot) / 2),
         heeds_each=spec.stop_when is not None,
         counts_at=counts_at,
-        deadline=min(filter(None, (*_deadlines(snapshot, plan), counts_at if has_said else None)), default=None),
+        deadline=min(filter(None, (*_deadlines(snapshot, plan), held_back)), default=None),
         hurries_until=_end_of_hurry(snapshot) if runs else None,
     )
+
+
+def _does_more_than_add(plan: Plan) -> bool:
+    """Trials that were added are claimed and end, and pulses tell of that; why a pod cannot start, only a pass finds out."""
+    return plan.workers != WorkersPlan() or replace(plan.trials, enqueue=(), add=0) != TrialsPlan()
 
 
 def _end_of_hurry(snapshot: Snapshot) -> datetime | None:
