@@ -106,10 +106,6 @@ class Controller:
         if policy is DeletionPolicy.DELETE:
             self._studies.delete(key)
 
-    def put_away(self, key: StudyKey) -> None:
-        """Keep no rows of a study in which nothing happens: a pass that comes all the same reads them anew."""
-        self._studies.forget(key)
-
     def _forget(self, key: StudyKey) -> None:
         self._metrics.forget(key)
         self._studies.forget(key)
@@ -138,7 +134,11 @@ class Controller:
         status = report.status(snapshot, plan, charts=self._links(study, snapshot.now), refusal=refusal)
         self._metrics.observe(study.key, status, record.trials)
         said = self._write(study, status)
-        return attention.look_of(snapshot, plan, said=said, counts_at=self._counts_at(study, now=snapshot.now))
+        look = attention.look_of(snapshot, plan, said=said, counts_at=self._counts_at(study, now=snapshot.now))
+        if not look.moves:
+            # Optuna keeps what it has read, and studies at rest may be thousands: the next pass reads it anew.
+            self._studies.forget(study.key)
+        return look
 
     def _warm_start(self, study: Study, spec: StudySpec, record: Record) -> str | None:
         """Take over the trials of earlier studies that are named for the first time; or why one cannot be found."""
@@ -181,7 +181,7 @@ class Controller:
     def _refuse(self, study: Study, fault: str) -> Look:
         """Say what is wrong with a spec: only another one makes it better, or an earlier study that comes to be there."""
         said = self._report_fault(study, Trouble(Reason.INVALID_SPEC, fault))
-        return Look(has_news=said is not Said.NOTHING, moves=False)
+        return Look(has_news=said is not Said.NOTHING, moves=False, deadline=datetime.now(UTC) + attention.LONGEST)
 
     def _report_fault(self, study: Study, trouble: Trouble) -> Said:
         now = datetime.now(UTC)

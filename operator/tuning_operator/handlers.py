@@ -1,15 +1,13 @@
 """What Kopf calls. Each handler only says which study wants a pass; the pass reads everything anew.
 
-Events are hints: a study that was created or changed, a Job that began or ended. The rounds look after studies that have
-not ended, since trials end in the database and no event tells of it; a timer looks at ended studies now and then, whose
-links end. Neither writes through Kopf: the status has one writer.
+Events are hints: a study that was created or changed, a Job that began or ended. The rounds look after all studies, since
+trials end in the database and no event tells of it. Nothing is written through Kopf: the status has one writer.
 
-NB: no timers of Kopf's for studies that have not ended: each turn of each costs more than most passes have to do.
+NB: no timers of Kopf's: each turn of each costs more than most passes have to do.
 """
 
 import asyncio
 import logging
-import random
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -30,8 +28,6 @@ logger = logging.getLogger(__name__)
 STUDIES = (GROUP, VERSION, PLURAL)
 JOBS = ("batch", "v1", "jobs")  # NB: never 'jobs' alone: ambiguous as soon as a CRD has that plural
 TERMINAL = frozenset({Phase.COMPLETE, Phase.FAILED})
-ENDED_SECONDS = 3600
-"""How often a study that has ended is looked at: only its chart links need it, and they are good for days."""
 RELEASE_SECONDS = 300
 """How long a deletion waits for a database that is away; then it lets go and says what was left behind."""
 
@@ -83,24 +79,12 @@ def register(
 
     @kopf.on.event(*STUDIES, registry=registry)
     async def study_changed(body: kopf.Body, type: str | None, **_: Any) -> None:  # noqa: A002 - Kopf's name
-        if type != "DELETED" and _goes_on(body):
-            rounds.add(_key(body))
-        else:
+        if type == "DELETED" or body.metadata.get("deletionTimestamp"):
             rounds.drop(_key(body))
+        else:
+            rounds.add(_key(body), has_ended=_has_ended(body))
         if _wants_a_pass(body):
             await flight.run(_key(body))
-
-    @kopf.timer(
-        *STUDIES,
-        registry=registry,
-        interval=ENDED_SECONDS,
-        initial_delay=lambda **_: random.uniform(0, ENDED_SECONDS),  # noqa: S311 - spreads the herd after a restart
-        when=lambda status, **_: status.get("phase") in TERMINAL,
-    )
-    async def ended_study_is_due(body: kopf.Body, **_: Any) -> None:
-        await flight.run(_key(body))
-        # Optuna keeps what it has read, 3.5 KB for a trial; and studies that have ended may be thousands.
-        controller.put_away(_key(body))
 
     @kopf.on.event(*JOBS, registry=registry, labels={naming.LABEL_MANAGED_BY: naming.MANAGED_BY})
     async def job_changed(body: kopf.Body, **_: Any) -> None:
@@ -149,14 +133,12 @@ def _safely(work: Callable[[StudyKey], Look | None], metrics: Metrics) -> Callab
     return run
 
 
-def _goes_on(body: kopf.Body) -> bool:
-    """Whether a study has not ended, or may go on: its spec was changed; or whether its last workers have not ended.
+def _has_ended(body: kopf.Body) -> bool:
+    """Whether a study has ended, its last workers too, and does not go on with a changed spec.
 
     NB: that a Job is gone is not told to a watch that was interrupted meanwhile.
     """
-    if body.metadata.get("deletionTimestamp"):
-        return False
-    return body.status.get("phase") not in TERMINAL or body.status.get("workers", 0) > 0 or _wants_a_pass(body)
+    return body.status.get("phase") in TERMINAL and not body.status.get("workers", 0) and not _wants_a_pass(body)
 
 
 def _wants_a_pass(body: kopf.Body) -> bool:

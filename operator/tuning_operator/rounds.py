@@ -1,7 +1,8 @@
-"""The rounds: at each tick, which of the studies that have not ended get a pass (see `decide.attention`)."""
+"""The rounds: at each tick, which of the studies get a pass (see `decide.attention`)."""
 
 import asyncio
 import logging
+import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from dataclasses import replace
@@ -9,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import count
 
-from tuning_operator.decide.attention import Attention, after_pass, hurries, is_due
+from tuning_operator.decide.attention import AT_REST, Attention, after_pass, hurries, is_due, since
 from tuning_operator.errors import TuningError
 from tuning_operator.model import Look, Pulse, StudyKey
 
@@ -21,7 +22,7 @@ Pulses = Callable[[Iterable[StudyKey]], Mapping[StudyKey, Pulse]]
 
 
 class Rounds:
-    """The studies that have not ended, and what is remembered of them; used in the event loop's thread alone."""
+    """The studies, and what is remembered of them; used in the event loop's thread alone."""
 
     def __init__(self, *, pulses: Pulses, pool: Executor, seconds: float) -> None:
         self._pulses = pulses
@@ -30,12 +31,13 @@ class Rounds:
         self._known: dict[StudyKey, Attention] = {}
         self._under_way: dict[StudyKey, asyncio.Future[None]] = {}
 
-    def add(self, key: StudyKey) -> None:
-        """Look after a study from now on."""
-        self._known.setdefault(key, Attention())
+    def add(self, key: StudyKey, *, has_ended: bool = False) -> None:
+        """Look after a study from now on; all that have ended, after a restart, at one time or another of an hour."""
+        ago = random.uniform(0, 1) * AT_REST  # noqa: S311 - no secret
+        self._known.setdefault(key, since(datetime.now(UTC) - ago) if has_ended else Attention())
 
     def drop(self, key: StudyKey) -> None:
-        """A study has ended, or is gone."""
+        """A study is gone."""
         self._known.pop(key, None)
 
     def passed(self, key: StudyKey, look: Look | None) -> None:

@@ -11,7 +11,7 @@ import pytest
 from tests.support.builders import NOW, a_snapshot, a_spec, a_trial, a_worker, trials
 
 from tuning_operator import decide
-from tuning_operator.decide.attention import LONGEST, Attention, after_pass, is_due, look_of
+from tuning_operator.decide.attention import AT_REST, LONGEST, Attention, after_pass, is_due, look_of
 from tuning_operator.errors import DatabaseUnavailable
 from tuning_operator.model import Ending, Look, Pulse, Requeue, Said, StudyKey, Trial, TrialsPlan, WorkersPlan
 from tuning_operator.rounds import Rounds
@@ -49,6 +49,14 @@ def test_a_change_brings_a_pass_if_something_follows_from_it(
 ) -> None:
     """Whoever waits for trials, an end or a verdict is served at the next tick; counts wait for their turn."""
     assert is_due(item, pulse, now=NOW + 2 * SECOND) is due
+
+
+def test_without_workers_only_links_need_a_pass_and_an_hour_is_soon_enough() -> None:
+    """One more comes at once after news, since whoever had them looked before they were written."""
+    at_rest = Look(has_news=False, moves=False)
+    item = after_pass(Attention(), replace(at_rest, has_news=True), now=NOW, tick=TICK)
+    assert item.patience == TICK
+    assert after_pass(item, at_rest, now=NOW, tick=TICK).patience == AT_REST
 
 
 def test_passes_without_news_come_ever_more_rarely_and_at_least_every_five_minutes() -> None:
@@ -173,7 +181,7 @@ class Ward:
 
 
 def test_pulses_are_read_of_studies_that_move_and_make_them_due() -> None:
-    """One statement for all of them; a study that has ended is forgotten."""
+    """One statement for all of them; a study that is gone is forgotten."""
     ward = Ward()
     assert ward.tick() == {KEY, OTHER}, "none had a pass yet"
     ward.rounds.passed(KEY, MOVING)
@@ -187,6 +195,18 @@ def test_pulses_are_read_of_studies_that_move_and_make_them_due() -> None:
     assert ward.asked == [{KEY}] * 3
     ward.rounds.drop(KEY)
     assert ward.tick() == set()
+
+
+def test_studies_that_had_ended_before_a_restart_are_looked_at_within_the_hour(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not all at one moment; one that is known already is what it was."""
+    ward = Ward()
+    ended = [StudyKey("research", f"ended-{number}") for number in range(3)]
+    for key, ago in zip(ended, (0.0, 0.5, 1.0), strict=True):
+        monkeypatch.setattr("random.uniform", lambda *_, ago=ago: ago)
+        ward.rounds.add(key, has_ended=True)
+    ward.rounds.add(KEY, has_ended=True)
+    assert ward.tick() == {KEY, OTHER, ended[2]}
+    assert not ward.asked, "there are no pulses to read"
 
 
 def test_between_ticks_only_those_are_looked_at_that_hurry() -> None:

@@ -1,7 +1,7 @@
 """The controller's pass, interrupted wherever it writes, and paced in what it writes."""
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given, settings
@@ -12,6 +12,7 @@ from tests.support.fakes import Fuse, MemoryExecutor, MemoryStudies, survive
 from tuning_api.spec import DeletionPolicy, StudySpec
 from tuning_api.status import Charts, ConditionStatus, ConditionType, Phase, Reason
 from tuning_operator.controller import Controller, Pace
+from tuning_operator.decide.attention import LONGEST
 from tuning_operator.errors import Conflict, DatabaseUnavailable, Refused
 from tuning_operator.metrics import Metrics
 from tuning_operator.model import Ending, Study, StudyKey, TrialState
@@ -242,6 +243,18 @@ def test_a_deleted_study_leaves_its_rows_as_its_policy_says(policy: DeletionPoli
     assert system.studies.forgotten == 1, "what is kept in memory goes in any case"
 
 
+def test_no_rows_are_kept_of_a_study_without_workers() -> None:
+    """Optuna's and ours are 4.5 KB a trial, and those that are suspended or have ended may be thousands."""
+    system = System(a_spec())
+    system.reconcile()
+    assert system.studies.forgotten == 0, "a live study is read again at once"
+    system.executor.spec = a_spec(suspend=True)
+    system.reconcile()
+    assert system.studies.forgotten == 0, "its workers are still there"
+    system.reconcile()
+    assert system.studies.forgotten == 1
+
+
 def test_transitions_are_told_once() -> None:
     """Kubernetes does not aggregate our events, so each is worth reading."""
     system = System(a_spec(maxTrials=1, parallelism=1))
@@ -264,6 +277,10 @@ def test_an_earlier_study_that_is_not_there_is_waited_for_in_words() -> None:
         "spec.warmStart names study wide, and none of that name has run in namespace research: run it first, or remove"
         " the entry"
     )
+    look = system.controller.reconcile(KEY)
+    assert look is not None
+    assert look.deadline is not None
+    assert look.deadline - datetime.now(UTC) < 2 * LONGEST, "nothing else would bring a pass"
     system.studies.earlier["wide"] = 7
     system.reconcile()
     assert (Reason.WARM_STARTED, "took over 7 of 7 finished trials of study wide") in system.executor.told

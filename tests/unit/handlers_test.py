@@ -92,19 +92,20 @@ def test_only_what_asks_for_something_new_gets_a_pass(body: dict[str, Any], *, w
 
 
 STATUSES: dict[str, tuple[dict[str, Any], bool]] = {
-    "it runs": ({"phase": "Running", "workers": 2}, True),
-    "it is suspended": ({"phase": "Suspended", "workers": 0}, True),
-    "it is complete, and a worker is not gone yet": ({"phase": "Complete", "workers": 1}, True),
-    "it is complete": ({"phase": "Complete", "workers": 0}, False),
-    "it has failed before any worker began": ({"phase": "Failed"}, False),
+    "it runs": ({"phase": "Running", "workers": 2}, False),
+    "it is suspended": ({"phase": "Suspended", "workers": 0}, False),
+    "it is complete, and a worker is not gone yet": ({"phase": "Complete", "workers": 1}, False),
+    "it is complete, and its spec has changed": ({"phase": "Complete", "observedGeneration": 0}, False),
+    "it is complete": ({"phase": "Complete", "workers": 0}, True),
+    "it has failed before any worker began": ({"phase": "Failed"}, True),
 }
 
 
 @pytest.mark.parametrize(("status", "expected"), STATUSES.values(), ids=STATUSES)
-def test_the_rounds_look_after_a_study_until_its_last_worker_is_gone(status: dict[str, Any], *, expected: bool) -> None:
+def test_a_study_has_ended_when_its_last_worker_is_gone(status: dict[str, Any], *, expected: bool) -> None:
     """A watch that was interrupted is not told of a Job that went meanwhile."""
     body = kopf.Body({"metadata": {"generation": 1}, "status": {"observedGeneration": 1} | status})
-    assert handlers._goes_on(body) is expected
+    assert handlers._has_ended(body) is expected
 
 
 def registered(pool: ThreadPoolExecutor, **doings: Any) -> kopf.OperatorRegistry:
@@ -113,39 +114,6 @@ def registered(pool: ThreadPoolExecutor, **doings: Any) -> kopf.OperatorRegistry
     controller: Any = SimpleNamespace(**{"reconcile": lambda _: None, "release": lambda *_: None} | doings)
     handlers.register(registry, controller=controller, metrics=Metrics(), pool=pool, rounds=rounds)
     return registry
-
-
-PACES: dict[str, list[int]] = {
-    "": [],
-    "Pending": [],
-    "Running": [],
-    "Suspended": [],
-    "Complete": [3600],
-    "Failed": [3600],
-}
-
-
-@pytest.mark.parametrize(("phase", "paces"), PACES.items(), ids=lambda value: str(value) or "no phase yet")
-def test_only_ended_studies_have_a_timer(phase: str, paces: list[int]) -> None:
-    """Their links end; the rounds look after all others."""
-    with ThreadPoolExecutor(1) as pool:
-        timers: list[Any] = list(registered(pool)._spawning._handlers)
-    assert [timer.interval for timer in timers if timer.when(status={"phase": phase} if phase else {})] == paces
-
-
-def test_a_study_that_has_ended_is_looked_at_and_put_away() -> None:
-    """Its rows would stay in memory, with those of all that have ever ended."""
-    done: list[tuple[str, StudyKey]] = []
-    with ThreadPoolExecutor(1) as pool:
-        registry = registered(
-            pool,
-            reconcile=lambda key: done.append(("a pass", key)),
-            put_away=lambda key: done.append(("put away", key)),
-        )
-        (timer,) = registry._spawning._handlers
-        due: Any = timer.fn
-        asyncio.run(due(body=kopf.Body({"metadata": {"namespace": "research", "name": "digits"}})))
-    assert done == [("a pass", KEY), ("put away", KEY)]
 
 
 def out_of_reach(*_: Any) -> None:

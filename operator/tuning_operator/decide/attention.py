@@ -4,7 +4,8 @@ Events tell of resources and Jobs, and each brings a pass. No event tells of tri
 are read in one statement, and a study gets a pass if its pulse has changed and somebody waits for what follows from that.
 A change of counts alone waits until the status may be written. Before the first trials have ended, nobody knows how soon
 the few that wait are gone, and the pulse is read more often. Where nothing happens, passes come ever more rarely: they
-are there for what neither an event nor a pulse tells, such as why a pod cannot start.
+are there for what neither an event nor a pulse tells, such as why a pod cannot start. A study without workers, suspended
+or ended, is at rest.
 """
 
 import math
@@ -28,7 +29,9 @@ from tuning_operator.model import (
 )
 
 LONGEST = timedelta(minutes=5)
-"""A study in which nothing happens gets a pass at least this often."""
+"""A study with workers gets a pass at least this often."""
+AT_REST = timedelta(hours=1)
+"""And one without: only its chart links need it, and they are good for days."""
 HURRY = timedelta(seconds=budget.SECONDS_AHEAD)
 """Trials that take longer than this leave time enough for the next tick."""
 
@@ -45,6 +48,11 @@ class Attention:
     """When it was."""
     patience: timedelta = timedelta(0)
     """So long nothing has to come after it."""
+
+
+def since(moment: datetime) -> Attention:
+    """What there is to know of a study that had ended by then, without a pass over it."""
+    return Attention(look=Look(has_news=False, moves=False), at=moment, patience=AT_REST)
 
 
 def is_due(known: Attention, pulse: Pulse | None, *, now: datetime) -> bool:
@@ -65,6 +73,12 @@ def is_due(known: Attention, pulse: Pulse | None, *, now: datetime) -> bool:
     return _is_pressing(look, before=known.pulse, pulse=pulse) or look.counts_at is None or now >= look.counts_at
 
 
+def _patience(look: Look | None, *, before: timedelta, tick: timedelta) -> timedelta:
+    if look is None or look.has_news:
+        return tick
+    return min(LONGEST, max(tick, 2 * before)) if look.moves else AT_REST
+
+
 def hurries(known: Attention, *, now: datetime) -> bool:
     """Whether a study cannot wait for the next tick."""
     return known.look is not None and known.look.hurries_until is not None and now < known.look.hurries_until
@@ -72,9 +86,7 @@ def hurries(known: Attention, *, now: datetime) -> bool:
 
 def after_pass(known: Attention, look: Look | None, *, now: datetime, tick: timedelta) -> Attention:
     """What is remembered after a pass: where it had no news, the next one may come later than this one did."""
-    if look is None or look.has_news:
-        return replace(known, look=look, at=now, patience=tick)
-    return replace(known, look=look, at=now, patience=min(LONGEST, max(tick, 2 * known.patience)))
+    return replace(known, look=look, at=now, patience=_patience(look, before=known.patience, tick=tick))
 
 
 def look_of(snapshot: Snapshot, plan: Plan, *, said: Said, counts_at: datetime | None) -> Look:
