@@ -36,7 +36,16 @@ from sqlalchemy import (
 )
 from typing_extensions import override
 
-from tuning_api.tables import PARAMS, REPORTS, STUDIES, SYSTEM_ATTRIBUTES, TRIALS, USER_ATTRIBUTES, VALUES
+from tuning_api.tables import (
+    PARAMS,
+    REPORTS,
+    STUDIES,
+    STUDY_ATTRIBUTES,
+    SYSTEM_ATTRIBUTES,
+    TRIALS,
+    USER_ATTRIBUTES,
+    VALUES,
+)
 
 _NO_NUMBER, _NO_NAME, _NO_VALUE = cast(null(), Integer), cast(null(), Text), cast(null(), Float)
 
@@ -89,6 +98,12 @@ _CHOSEN = (
 )
 """A row without a trial where the study has none that is asked for; no row where there is no study."""
 _PARTS_OF_CHOSEN = _parts_of(select(TRIALS.c.trial_id).where(_IS_CHOSEN))
+_ATTRIBUTES_OF_STUDY = (
+    select(STUDY_ATTRIBUTES.c.key, STUDY_ATTRIBUTES.c.value_json)
+    .select_from(STUDIES.outerjoin(STUDY_ATTRIBUTES, STUDY_ATTRIBUTES.c.study_id == STUDIES.c.study_id))
+    .where(STUDIES.c.study_id == bindparam("study_id"))
+)
+"""As above: a row without a key where the study has none."""
 _ONE = select(*_COLUMNS).where(TRIALS.c.trial_id == bindparam("trial_id"))
 _PARTS = _parts_of(bindparam("ids", expanding=True))
 _MOST_NAMED = 500
@@ -98,6 +113,20 @@ gives before it has looked at the table (ANALYZE), and reads whole tables."""
 
 class RowStorage(RDBStorage):
     """Optuna's storage; what it gives is what `RDBStorage` gives, and a test compares the two."""
+
+    @override
+    def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
+        """Read what is noted of a study.
+
+        Raises:
+            KeyError: there is none of that id.
+            StorageInternalError: the database does not answer, or refuses.
+        """
+        with _create_scoped_session(self.scoped_session) as session:
+            found = session.connection().execute(_ATTRIBUTES_OF_STUDY, {"study_id": study_id}).all()
+        if not found:
+            raise KeyError(models.NOT_FOUND_MSG)
+        return {row.key: loads(row.value_json) for row in found if row.key is not None}
 
     @override
     def get_trial(self, trial_id: int) -> FrozenTrial:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import kopf
+from typing_extensions import override
 
 from tuning_api import naming
 from tuning_api.spec import GROUP
@@ -24,12 +25,33 @@ Resource = tuple[str, str, str]
 """Group, version and plural."""
 
 
+class NoDifferences(kopf.DiffBaseStorage):
+    """No handler of ours asks what has changed.
+
+    NB: Kopf's own storages copy the whole object for each event, which takes most of its time, and write it to an annotation.
+    """
+
+    @override
+    def build(self, *, body: kopf.Body, extra_fields: Iterable[Any] | None = None) -> kopf.BodyEssence:
+        """Nothing of an object matters."""
+        return kopf.BodyEssence()
+
+    @override
+    def fetch(self, *, body: kopf.Body) -> kopf.BodyEssence | None:
+        """NB: not None, which would mean a new object, for ever."""
+        return kopf.BodyEssence()
+
+    @override
+    def store(self, *, body: kopf.Body, patch: kopf.Patch, essence: kopf.BodyEssence) -> None:
+        """There is nothing to store."""
+
+
 def configure(settings: kopf.OperatorSettings) -> None:
     """Set Kopf's settings."""
     settings.persistence.finalizer = naming.FINALIZER
     # Annotations under our own group, without the legacy twins.
     settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP, v1=False)
-    settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=GROUP, key="last-handled", v1=False)
+    settings.persistence.diffbase_storage = NoDifferences()
     # A foreign peering object named "default" could pause us.
     settings.peering.standalone = True
     # Scanning needs to list namespaces and CRDs of the whole cluster; both are known to us.

@@ -29,6 +29,7 @@ class Rounds:
         self._pool = pool
         self._tick = timedelta(seconds=seconds)
         self._known: dict[StudyKey, Attention] = {}
+        self._hurried: set[StudyKey] = set()
         self._under_way: dict[StudyKey, asyncio.Future[None]] = {}
 
     def add(self, key: StudyKey, *, has_ended: bool = False) -> None:
@@ -39,11 +40,18 @@ class Rounds:
     def drop(self, key: StudyKey) -> None:
         """A study is gone."""
         self._known.pop(key, None)
+        self._hurried.discard(key)
 
     def passed(self, key: StudyKey, look: Look | None) -> None:
         """A study had a pass, whoever asked for it."""
-        if known := self._known.get(key):
-            self._known[key] = after_pass(known, look, now=datetime.now(UTC), tick=self._tick)
+        known = self._known.get(key)
+        if known is None:
+            return
+        self._known[key] = after_pass(known, look, now=datetime.now(UTC), tick=self._tick)
+        if look and look.hurries_until:
+            self._hurried.add(key)
+        else:
+            self._hurried.discard(key)
 
     async def run(self, ask: Callable[[StudyKey], Awaitable[None]]) -> None:
         """Go on for ever; `ask` makes a pass, and calls `passed`."""
@@ -72,7 +80,7 @@ class Rounds:
             is_tick: Look at all; else only at those that cannot wait for a tick.
         """
         now = datetime.now(UTC)
-        asked = [key for key, known in self._known.items() if is_tick or hurries(known, now=now)]
+        asked = list(self._known) if is_tick else [key for key in self._hurried if hurries(self._known[key], now=now)]
         pulses = await self._read(asked)
         now = datetime.now(UTC)
         due = [

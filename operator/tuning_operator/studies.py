@@ -44,7 +44,7 @@ from tuning_operator.model import (
 
 _FIXED_PARAMS = "fixed_params"
 """Optuna's system attribute of a trial with given parameters."""
-_GROWTH = 1.1
+_GROWTH = 1.5
 """Of complete trials, after which importances are computed anew."""
 _ENDED = frozenset({TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL})
 
@@ -308,7 +308,7 @@ class OptunaStudies:
         return study
 
     def _importances_of(self, key: StudyKey, trials: list[FrozenTrial]) -> dict[str, float]:
-        """Computed anew once a tenth more trials are complete, and when none is on its way: it takes longer than all else."""
+        """Computed anew once half as many more are complete, and when none is on its way: it takes longer than all else."""
         complete = sum(trial.state is OptunaState.COMPLETE for trial in trials)
         then, known = self._importances.get(key, (0, {}))
         is_over = all(trial.state.is_finished() for trial in trials)

@@ -97,6 +97,21 @@ def test_what_is_read_is_what_optuna_reads(
     assert told(map(ours.get_trial, ids)) == told(map(optunas.get_trial, ids))
 
 
+@settings(max_examples=20)
+@given(ATTRIBUTES)
+def test_attributes_of_a_study_are_those_that_optuna_reads(
+    storages: tuple[RDBStorage, RowStorage], noted: dict[str, Any]
+) -> None:
+    """One that has none is not one that is not there."""
+    optunas, ours = storages
+    study_id = optunas.create_new_study(BOTH)
+    for key, value in noted.items():
+        optunas.set_study_user_attr(study_id, key, value)
+    assert ours.get_study_user_attrs(study_id) == optunas.get_study_user_attrs(study_id) == noted
+    with pytest.raises(KeyError):
+        ours.get_study_user_attrs(study_id + 1)
+
+
 @pytest.fixture
 def tokyo() -> Iterator[None]:
     """The time of a place that is far from Greenwich."""
