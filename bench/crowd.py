@@ -69,19 +69,19 @@ class Crowd:
         configuration = ApiClient().configuration
         config.load_kube_config(config_file=str(kubeconfig), client_configuration=configuration)
         self._client = ApiClient(configuration)
-        self._url = database_url
-        self._tenancy = Tenancy(database_url, signing_key=SIGNING_KEY, charts_password=CHARTS_PASSWORD)
-        self._gateway = OptunaStudies(self._tenancy)
+        tenancy = Tenancy(database_url, signing_key=SIGNING_KEY, charts_password=CHARTS_PASSWORD)
+        self._gateway = OptunaStudies(tenancy)
         self._size = 0
         self._stop = threading.Event()
-        self._offices = [_Office(self._tenancy, database_url, name) for name in namespaces()]
+        self._offices = [_Office(tenancy, database_url, name) for name in namespaces()]
         self._threads = [threading.Thread(target=self._attend, args=(office,)) for office in self._offices]
         self._threads += [threading.Thread(target=self._be_kubelet)]
         self._known: set[str] = set()
 
     def __enter__(self) -> Self:
         for name in namespaces():
-            self._tenancy.prepare(naming.database_schema(name))  # by one process alone, see `tuning_operator.database`
+            # NB: tables and roles are made by one process at a time (`Tenancy.prepare`): now, and later by the operator alone.
+            self._gateway.read(StudyKey(name, "none-yet"))
             send(self._client, "POST", "/api/v1/namespaces", body={"kind": "Namespace", "metadata": {"name": name}})
         for thread in self._threads:
             thread.start()
