@@ -70,7 +70,12 @@ def run(settings: OperatorSettings) -> None:
         controller=controller,
         metrics=metrics,
         pool=pool,
-        rounds=Rounds(pulses=studies.pulses, pool=pool, seconds=settings.resync_seconds),
+        rounds=Rounds(
+            pulses=studies.pulses,
+            pool=pool,
+            seconds=settings.resync_seconds,
+            went=metrics.last_round.set_to_current_time,
+        ),
     )
     kopf_settings = kopf.OperatorSettings()
     framework.configure(kopf_settings)

@@ -45,6 +45,11 @@ class Metrics:
             f"{prefix}_pass_errors", "Passes that ended with an error", ["error"], registry=self.registry
         )
         self.last_pass = Gauge(f"{prefix}_last_pass_timestamp_seconds", "End of the last pass", registry=self.registry)
+        self.last_round = Gauge(
+            f"{prefix}_last_round_timestamp_seconds",
+            "When it was last decided which studies get a pass",
+            registry=self.registry,
+        )
         Info(f"{prefix}_build", "Versions", registry=self.registry).info(
             {name: version(name) for name in ("kopf", "optuna", "kubernetes")}
         )

@@ -24,8 +24,19 @@ Pulses = Callable[[Iterable[StudyKey]], Mapping[StudyKey, Pulse]]
 class Rounds:
     """The studies, and what is remembered of them; used in the event loop's thread alone."""
 
-    def __init__(self, *, pulses: Pulses, pool: Executor, seconds: float) -> None:
+    def __init__(
+        self, *, pulses: Pulses, pool: Executor, seconds: float, went: Callable[[], None] = lambda: None
+    ) -> None:
+        """See the class.
+
+        Args:
+            pulses: Reads the pulses of studies.
+            pool: In which it does.
+            seconds: The time from tick to tick.
+            went: Called after each round that went well, whether or not any study wanted a pass.
+        """
         self._pulses = pulses
+        self._went = went
         self._pool = pool
         self._tick = timedelta(seconds=seconds)
         self._known: dict[StudyKey, Attention] = {}
@@ -60,6 +71,7 @@ class Rounds:
             await asyncio.sleep(self._tick.total_seconds() / beats)
             try:
                 await self._go_round(ask, is_tick=beat % beats == 0)
+                self._went()
             except Exception:
                 # A mistake of ours; without the rounds the operator would seem to live, and look after nothing.
                 logger.exception("a round failed")

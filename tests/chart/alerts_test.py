@@ -18,29 +18,29 @@ from tuning_operator.metrics import Metrics
 from tuning_operator.model import StudyKey
 
 Series = dict[str, str]
-PASSES = "tuningstudy_last_pass_timestamp_seconds{}"
+ROUNDS = "tuningstudy_last_round_timestamp_seconds{}"
 ERRORS = 'tuningstudy_pass_errors_total{{error="{}"}}'
 STALLED = 'tuningstudy_stalled_studies{{reason="{}"}}'
 STUDIES = 'tuningstudy_studies{{phase="{}"}}'
 HEALTHY: Series = {
-    PASSES: "0+60x300",
+    ROUNDS: "0+60x300",
     STUDIES.format("Running"): "2x300",
     STUDIES.format("Complete"): "9x300",
     **{STALLED.format(reason): "0x300" for reason in ("DatabaseUnavailable", "PodUnschedulable", "InvalidSpec")},
 }
-"""A value each minute, for five hours. In such a test time begins at zero, and a pass ends with each minute."""
+"""A value each minute, for five hours. In such a test time begins at zero, and a round ends with each minute."""
 
 CASES: dict[str, tuple[Series, int, set[str]]] = {
     "all is well": ({}, 200, set()),
-    "the operator is away for eight minutes": ({PASSES: "0+60x30 _x8 2400+60x60"}, 38, set()),
+    "the operator is away for eight minutes": ({ROUNDS: "0+60x30 _x8 2400+60x60"}, 38, set()),
     "the operator has been away for a quarter of an hour": (
-        {PASSES: "0+60x30", STUDIES.format("Running"): "2x30"},
+        {ROUNDS: "0+60x30", STUDIES.format("Running"): "2x30"},
         50,
         {"OperatorAbsent"},
     ),
-    "no pass ends any more": ({PASSES: "0+60x30 1800x60"}, 45, {"PassesStopped"}),
-    "a pass takes four minutes": ({PASSES: "0x4 240x4 480x4 720x4 960x4 1200x4 1440x4"}, 24, set()),
-    "no study is left to look at": ({PASSES: "0x300", STUDIES.format("Running"): "0x300"}, 200, set()),
+    "no round ends any more": ({ROUNDS: "0+60x30 1800x60"}, 45, {"PassesStopped"}),
+    "a round takes four minutes": ({ROUNDS: "0x4 240x4 480x4 720x4 960x4 1200x4 1440x4"}, 24, set()),
+    "no study is left to look at": ({STUDIES.format("Running"): "0x300"}, 200, set()),
     "the API server was away for five minutes": (
         {ERRORS.format("ClusterUnavailable"): "0x10 0+12x5 60x200"},
         25,
@@ -52,9 +52,9 @@ CASES: dict[str, tuple[Series, int, set[str]]] = {
         {"PassesFail error=Bug"},
     ),
     "the API server answers nothing, and each try takes half a minute": (
-        {ERRORS.format("ClusterUnavailable"): "0+2x300", PASSES: "0x300"},
+        {ERRORS.format("ClusterUnavailable"): "0+2x300"},
         30,
-        {"PassesFail error=ClusterUnavailable", "PassesStopped"},
+        {"PassesFail error=ClusterUnavailable"},
     ),
     "the database is away for four minutes": (
         {STALLED.format("DatabaseUnavailable"): "0x10 2x3 0x200", ERRORS.format("DatabaseUnavailable"): "0x10 0+24x3"},
@@ -145,7 +145,7 @@ def test_every_alert_has_fired_in_some_case(rules: Document) -> None:
 
 def test_an_operator_elsewhere_is_not_ours(rules: Document, tmp_path: Path) -> None:
     """Two releases, each for some namespaces, may have one Prometheus."""
-    elsewhere = {"series": PASSES.replace("{", '{namespace="elsewhere"'), "values": "0+60x60"}
+    elsewhere = {"series": ROUNDS.replace("{", '{namespace="elsewhere"'), "values": "0+60x60"}
     absent = {"labels": _labels("OperatorAbsent"), "value": 1}
     looked = {"expr": 'count by (alertname) (ALERTS{alertstate="firing"})', "eval_time": "30m", "exp_samples": [absent]}
     test = {"interval": "1m", "input_series": [elsewhere], "promql_expr_test": [looked]}

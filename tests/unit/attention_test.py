@@ -241,10 +241,12 @@ def test_a_mistake_in_one_round_does_not_end_the_rounds(caplog: pytest.LogCaptur
             raise error
         return {}
 
+    went: list[str] = []
+
     async def two_rounds() -> StudyKey:
         passes: asyncio.Queue[StudyKey] = asyncio.Queue()
         with ThreadPoolExecutor(1) as pool:
-            rounds = Rounds(pulses=read, pool=pool, seconds=0.01)
+            rounds = Rounds(pulses=read, pool=pool, seconds=0.01, went=lambda: went.append("a round"))
             rounds.add(KEY)
             rounds.passed(KEY, MOVING)
             task = asyncio.create_task(rounds.run(passes.put))
@@ -255,3 +257,4 @@ def test_a_mistake_in_one_round_does_not_end_the_rounds(caplog: pytest.LogCaptur
 
     assert asyncio.run(two_rounds()) == KEY
     assert "a mistake of ours" in caplog.text
+    assert went == ["a round"], "an alert asks when one last went well"

@@ -73,12 +73,6 @@ def is_due(known: Attention, pulse: Pulse | None, *, now: datetime) -> bool:
     return _is_pressing(look, before=known.pulse, pulse=pulse) or look.counts_at is None or now >= look.counts_at
 
 
-def _patience(look: Look | None, *, before: timedelta, tick: timedelta) -> timedelta:
-    if look is None or look.has_news:
-        return tick
-    return min(LONGEST, max(tick, 2 * before)) if look.moves else AT_REST
-
-
 def hurries(known: Attention, *, now: datetime) -> bool:
     """Whether a study cannot wait for the next tick."""
     return known.look is not None and known.look.hurries_until is not None and now < known.look.hurries_until
@@ -110,6 +104,12 @@ def look_of(snapshot: Snapshot, plan: Plan, *, said: Said, counts_at: datetime |
         deadline=min(filter(None, (*_deadlines(snapshot, plan), held_back)), default=None),
         hurries_until=_end_of_hurry(snapshot) if runs else None,
     )
+
+
+def _patience(look: Look | None, *, before: timedelta, tick: timedelta) -> timedelta:
+    if look is None or look.has_news:
+        return tick
+    return min(LONGEST, max(tick, 2 * before)) if look.moves else AT_REST
 
 
 def _does_more_than_add(plan: Plan) -> bool:
