@@ -164,24 +164,26 @@ def marks_of_requests(requests: Sequence[Request], *, study: str, pod: str) -> d
     Raises:
         RuntimeError: one of them is missing.
     """
-    found = {
-        "applied": _first(requests, "create", PLURAL, study),
-        "job": _first(requests, "create", "jobs", f"{study}-"),
-        "bound": _first(requests, "create", "pods/binding", pod),
+    job = _first(requests, "create", "jobs", f"{study}-")
+    # NB: the server chooses a pod's name, so that the request has none; studies come one after another. It comes after the
+    # Job's request, and may come before its answer: the Job's controller is told of a Job at the same moment as its creator.
+    after = [request for request in requests if request.received >= job.received]
+    return {
+        "applied": _first(requests, "create", PLURAL, study).answered,
+        "job": job.answered,
+        "bound": _first(requests, "create", "pods/binding", pod).answered,
+        "pod": _first(after, "create", "pods", "").answered,
     }
-    # NB: the server chooses a pod's name, so that the request has none; studies come one after another.
-    after = [request for request in requests if request.received >= found["job"]]
-    return found | {"pod": _first(after, "create", "pods", "")}
 
 
-def _first(requests: Sequence[Request], verb: str, what: str, name: str) -> datetime:
+def _first(requests: Sequence[Request], verb: str, what: str, name: str) -> Request:
     for request in requests:
         if (
             (request.verb, request.what) == (verb, what)
             and request.name.startswith(name)
             and request.code == HTTPStatus.CREATED
         ):
-            return request.answered
+            return request
     raise RuntimeError(f"the audit log has no {verb} {what} {name}")
 
 
