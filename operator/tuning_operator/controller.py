@@ -179,9 +179,9 @@ class Controller:
         return None
 
     def _refuse(self, study: Study, fault: str) -> Look:
-        """Say what is wrong with a spec: only another one makes it better, or an earlier study that comes to be there."""
+        """Say what is wrong with a spec."""
         said = self._report_fault(study, Trouble(Reason.INVALID_SPEC, fault))
-        return Look(has_news=said is not Said.NOTHING, moves=False, deadline=datetime.now(UTC) + attention.LONGEST)
+        return attention.look_of_refusal(said=said, now=datetime.now(UTC))
 
     def _report_fault(self, study: Study, trouble: Trouble) -> Said:
         now = datetime.now(UTC)

@@ -116,6 +116,12 @@ def registered(pool: ThreadPoolExecutor, **doings: Any) -> kopf.OperatorRegistry
     return registry
 
 
+def test_no_study_has_a_timer_of_kopfs() -> None:
+    """Each turn of one costs more than most passes have to do; the rounds look after all studies."""
+    with ThreadPoolExecutor(1) as pool:
+        assert not list(registered(pool)._spawning._handlers)
+
+
 def out_of_reach(*_: Any) -> None:
     """A database that is away."""
     raise DatabaseUnavailable("connection refused")

@@ -106,6 +106,16 @@ def look_of(snapshot: Snapshot, plan: Plan, *, said: Said, counts_at: datetime |
     )
 
 
+def look_of_refusal(*, said: Said, now: datetime) -> Look:
+    """What a pass over a wrong spec leaves: only another one makes it better, or an earlier study that comes to be there.
+
+    Args:
+        said: What became of the status.
+        now: The time.
+    """
+    return Look(has_news=said is not Said.NOTHING, moves=False, deadline=now + LONGEST)
+
+
 def _patience(look: Look | None, *, before: timedelta, tick: timedelta) -> timedelta:
     if look is None or look.has_news:
         return tick
