@@ -111,7 +111,7 @@ class OptunaStudies:
             stored_spec=_of_type(dict, attributes.get(contract.SPEC_ATTRIBUTE)),
             clock=Clock.from_document(attributes.get(contract.CLOCK_ATTRIBUTE)),
             trials=trials,
-            importances=self._importances_of(key, own),
+            importances=self._importances_of(key, own, study.directions[0]),
             warm_started=_of_type(dict, attributes.get(contract.WARM_START_ATTRIBUTE)) or {},
             directions=tuple(Direction[direction.name] for direction in study.directions),
         )
@@ -307,13 +307,13 @@ class OptunaStudies:
         self._studies[key] = study
         return study
 
-    def _importances_of(self, key: StudyKey, trials: list[FrozenTrial]) -> dict[str, float]:
+    def _importances_of(self, key: StudyKey, trials: list[FrozenTrial], direction: StudyDirection) -> dict[str, float]:
         """Computed anew once half as many more are complete, and when none is on its way: it takes longer than all else."""
         complete = sum(trial.state is OptunaState.COMPLETE for trial in trials)
         then, known = self._importances.get(key, (0, {}))
         is_over = all(trial.state.is_finished() for trial in trials)
         if complete > _GROWTH * then or (is_over and complete != then):
-            known = importances(trials)
+            known = importances(trials, direction)
             self._importances[key] = complete, known
         return known
 

@@ -244,7 +244,7 @@ def test_importances_are_told_anew_when_half_as_many_more_are_complete_and_at_th
     """They take longer than all else of a pass."""
     told: list[int] = []
 
-    def importances(trials: list[optuna.trial.FrozenTrial]) -> dict[str, float]:
+    def importances(trials: list[optuna.trial.FrozenTrial], _: optuna.study.StudyDirection) -> dict[str, float]:
         told.append(len(trials))
         return {}
 

@@ -1,29 +1,29 @@
-"""Which parameters matter: told from an even choice where there are very many trials."""
+"""Which parameters matter: what makes good trials differ from others."""
 
 import optuna
 import pytest
+from optuna.study import StudyDirection
 from optuna.trial import TrialState
-from tests.support.chart_studies import a_search
+from tests.support.chart_studies import a_finished_trial, a_search
 
-from tuning_operator import importances as module
 from tuning_operator.importances import importances
 
+MAXIMIZE, MINIMIZE = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
 
-def test_of_very_many_trials_an_even_choice_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It takes no longer for ten thousand, and names the same parameter first."""
-    trials = [trial for trial in a_search(400) if trial.state is TrialState.COMPLETE]
-    of_all = importances(trials)
-    looked_at: list[int] = []
-    really = optuna.Study.add_trials
 
-    def counted(study: optuna.Study, added: object) -> None:
-        looked_at.append(len(given := list(added)))  # type: ignore[call-overload]
-        really(study, given)
+@pytest.mark.parametrize("direction", [MAXIMIZE, MINIMIZE])
+def test_they_are_those_that_optuna_tells(direction: StudyDirection) -> None:
+    """A parameter may decide which trials are bad, and have no say in which are good."""
+    trials = [trial for trial in a_search(200) if trial.state is TrialState.COMPLETE]
+    study = optuna.create_study(direction=direction)
+    study.add_trials(trials)
+    assert importances(trials, direction) == pytest.approx(optuna.importance.get_param_importances(study))
+    assert importances(trials, MAXIMIZE) != pytest.approx(importances(trials, MINIMIZE), abs=0.05)
 
-    monkeypatch.setattr(optuna.Study, "add_trials", counted)
-    monkeypatch.setattr(module, "MOST_TRIALS", 150)
-    of_some = importances(trials)
-    assert looked_at == [150]
-    assert len(trials) > 150
-    assert max(of_some, key=lambda name: of_some[name]) == max(of_all, key=lambda name: of_all[name])
-    assert of_some.keys() == of_all.keys()
+
+def test_of_several_objectives_they_are_those_of_the_first() -> None:
+    trials = [trial for trial in a_search(80) if trial.state is TrialState.COMPLETE]
+    both = [a_finished_trial(trial.number, params=trial.params) for trial in trials]
+    for trial, with_two in zip(trials, both, strict=True):
+        with_two.values = [*trial.values, -trial.values[0]]
+    assert importances(both, MAXIMIZE) == importances(trials, MAXIMIZE)

@@ -243,7 +243,7 @@ def _param_importances(subject: Subject) -> Drawing:
         xaxis={
             "tickformat": ".0%",
             "range": [0, shares[-1][1] * 1.15],
-            "title": {"text": "Share of what makes trials differ"},
+            "title": {"text": "Share of what makes the best trials differ"},
         },
         yaxis={
             "tickmode": "array",
@@ -466,7 +466,9 @@ CHARTS: dict[str, Chart] = {
         "Optimization history", "The value of each trial, and the best so far.", _optimization_history
     ),
     "param-importances": Chart(
-        "Parameter importances", "How much each parameter decides about the value (PED-ANOVA).", _param_importances
+        "Parameter importances",
+        "How much each parameter decides which trials are among the best (PED-ANOVA).",
+        _param_importances,
     ),
     "parallel-coordinate": Chart(
         "Parallel coordinates", "Each line is a trial; the best are the strongest.", _parallel_coordinate, grows=True
@@ -493,7 +495,7 @@ CHARTS_OF_SEVERAL: dict[str, Chart] = {
     ),
     "param-importances": Chart(
         "Parameter importances",
-        "How much each parameter decides about the first objective (PED-ANOVA).",
+        "How much each parameter decides which trials are best in the first objective (PED-ANOVA).",
         _param_importances,
     ),
     "timeline": CHARTS["timeline"],

@@ -98,8 +98,8 @@ class Subject:
 
     @cached_property
     def importances(self) -> dict[str, float]:
-        """Share of each parameter in what makes trials differ; empty while that cannot be told."""
-        return importances(self.complete)
+        """Share of each parameter in what makes good trials differ from others; empty while that cannot be told."""
+        return importances(self.complete, self.directions[0])
 
     @property
     def is_flat(self) -> bool:
