@@ -324,7 +324,7 @@ def test_of_very_many_trials_the_best_are_shown_and_the_note_says_so() -> None:
     answers = drawn(trials)
     history = answers["optimization-history"]
     assert len(traces(history)[0]["x"]) == figures.MOST_TRIALS
-    assert max(traces(history)[0]["y"]) == seen(trials).ranked[0].value
+    assert max(traces(history)[0]["y"]) == pytest.approx(seen(trials).ranked[0].value, rel=1e-6)
     assert history["note"] == "Shows 1000 of 1300 complete trials: the best, and an even choice of the others."
     assert len(traces(answers["intermediate-values"])) == figures.MOST_LINES
     assert answers["timeline"]["note"] == "Shows the latest 1000 of 1300 trials."
@@ -337,8 +337,23 @@ def test_many_parameters_leave_room_for_fewer_trials() -> None:
     space = {name: FloatDistribution(0, 1) for name in params}
     trials = [a_finished_trial(at, value=at / 10, params=params, distributions=space) for at in range(300)]
     answers = drawn(trials)
-    assert "Shows 200 of 300 complete trials" in (answers["slice"]["note"] or "")
+    assert "Shows 75 of 300 complete trials" in (answers["slice"]["note"] or "")
     assert all(answer["figure"] for key, answer in answers.items() if key != "intermediate-values")
+
+
+def test_numbers_are_sent_with_the_digits_that_are_seen() -> None:
+    """Thousands of them are most of what is sent; whole numbers and times stay as they are."""
+    value, trials = 123456.789012345, 20_000_001
+    history = drawn([a_finished_trial(trials, value=value)])["optimization-history"]
+    assert [traces(history)[0][axis] for axis in ("x", "y")] == [[trials], [123456.8]]
+
+
+def test_all_traces_are_of_the_kinds_that_the_page_can_draw() -> None:
+    """Its Plotly.js is the basic bundle: lines, markers and bars."""
+    studies = (a_study_data(), two_objectives(), with_a_constraint())
+    answers = [answer for study in studies for answer in of_study(study).values()]
+    kinds = {trace["type"] for answer in answers if answer["figure"] for trace in traces(answer)}
+    assert kinds == {"scatter", "bar"}
 
 
 def test_a_figure_that_is_too_large_is_words(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import html
 import json
 import re
 import threading
@@ -10,6 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from html.parser import HTMLParser
+from importlib.resources import files
 from typing import Any
 
 import pytest
@@ -31,7 +33,7 @@ from tests.support.chart_studies import (
 from tuning_api import contract
 from tuning_api.status import Phase, Reason
 from tuning_operator.charts import server
-from tuning_operator.charts.assets import asset_path
+from tuning_operator.charts.assets import PLOTLY, asset_path, assets
 from tuning_operator.charts.figures import CHARTS, in_words, render
 from tuning_operator.charts.links import study_path
 from tuning_operator.charts.page import Moment, report_page
@@ -292,6 +294,21 @@ def test_polling_costs_nothing_while_nothing_changes(monkeypatch: pytest.MonkeyP
     assert seen == [200, 304, "", 200]
 
 
+@pytest.mark.parametrize("file", ["", "slice"])
+def test_a_page_knows_which_live_parts_it_has(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its first look for news brings nothing but news: a thousand rows would be sent twice."""
+    monkeypatch.setattr(server, "_now", lambda: NOW)
+    answers: list[int] = []
+
+    async def story(client: Client) -> None:
+        page = await (await client.get(PATH + file)).text()
+        version = html.unescape(re.findall(r'data-version="([^"]+)"', page)[0])
+        answers.append((await client.get(PATH + "data", headers={"If-None-Match": version})).status)
+
+    visit(FakeSource(), story)
+    assert answers == [304]
+
+
 def test_the_live_parts_are_those_of_the_page() -> None:
     """What is replaced every few seconds is what was there."""
     source = FakeSource(a_study_data(status=a_status(Phase.COMPLETE)))
@@ -389,7 +406,7 @@ def test_answers_are_compressed_for_those_who_can_read_it() -> None:
     assert len(packed) < len(plain) / 4
 
 
-@pytest.mark.parametrize("name", ["page.js", "page.css", "theme.js", "logo.svg", "plotly.min.js"])
+@pytest.mark.parametrize("name", ["page.js", "page.css", "theme.js", "logo.svg", "plotly-basic.min.js"])
 def test_static_files_are_cached_for_ever_under_their_version(name: str) -> None:
     """A new version has a new name, so no browser mixes two."""
     answers: list[tuple[ClientResponse, bytes]] = []
@@ -406,11 +423,20 @@ def test_static_files_are_cached_for_ever_under_their_version(name: str) -> None
     assert re.fullmatch(r"static/[0-9a-f]{12}/" + re.escape(name), asset_path(name))
 
 
+def test_plotly_has_the_version_that_the_figures_are_made_for() -> None:
+    """The Python package has the whole of Plotly.js, of which a page gets the part that it draws with (ADR 0026)."""
+    whole = files("plotly").joinpath("package_data", "plotly.min.js").read_text()
+    version = re.match(r"/\*\*\n\* plotly.js (v[\d.]+)\n", whole)
+    assert version
+    own = assets()[asset_path(PLOTLY).removeprefix("static/")][1].decode()
+    assert own.startswith(f"/**\n* plotly.js (basic - minified) {version[1]}\n"), (
+        f"npm pack plotly.js-basic-dist-min@{version[1]} has the one that fits, see operator/tuning_operator/charts/vendored"
+    )
+
+
 def test_every_file_that_is_served_is_used() -> None:
     """What no page asks for is not part of this server."""
     pages = [fetch(path)[1] for path in (PATH, PATH + "slice", "/nothing")]
-    from tuning_operator.charts.assets import assets  # noqa: PLC0415
-
     assert all(any(path in page for page in pages) for path in assets())
 
 

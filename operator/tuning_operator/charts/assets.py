@@ -1,6 +1,7 @@
-"""The static files: scripts, styles, and Plotly out of its Python package, so that the two always fit.
+"""The static files: scripts, styles, and Plotly.js.
 
-Each is served under a name with its content's hash, and may so be cached for ever.
+Of Plotly.js it is the bundle with lines, markers and bars, a quarter of the whole one that is in the Python package; it has
+the same version (ADR 0026). Each is served under a name with its content's hash, and may so be cached for ever.
 """
 
 import base64
@@ -11,15 +12,16 @@ from pathlib import PurePosixPath
 
 from markupsafe import Markup
 
+PLOTLY = "plotly-basic.min.js"
 _TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 
 
 @cache
 def assets() -> dict[str, tuple[str, bytes]]:
     """Content type and content of each file, by its versioned path."""
-    own = files("tuning_operator.charts").joinpath("static").iterdir()
-    contents = {item.name: item.read_bytes() for item in own}
-    contents["plotly.min.js"] = files("plotly").joinpath("package_data", "plotly.min.js").read_bytes()
+    charts = files("tuning_operator.charts")
+    served = (*charts.joinpath("static").iterdir(), charts.joinpath("vendored", PLOTLY))
+    contents = {item.name: item.read_bytes() for item in served}
     return {
         f"{hashlib.sha256(content).hexdigest()[:12]}/{name}": (_TYPES[PurePosixPath(name).suffix], content)
         for name, content in contents.items()

@@ -46,7 +46,7 @@ from tuning_operator.model import utc
 log = logging.getLogger(__name__)
 
 MOST_TRIALS = 1000
-MOST_POINTS = 8000
+MOST_POINTS = 3000
 MOST_LINES = 60
 MOST_STEPS = 200
 MOST_BYTES = 2_000_000
@@ -442,7 +442,7 @@ def _rank(subject: Subject) -> Drawing:
         [up.at(trial) for trial in sample.complete],
         params=together,
         marker={
-            "color": [ranks[trial.number] / last for trial in sample.complete],
+            "color": [round(ranks[trial.number] / last, 3) for trial in sample.complete],
             "colorscale": BEST_TO_WORST,
             "cmin": 0,
             "cmax": 1,

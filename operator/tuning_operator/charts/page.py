@@ -82,9 +82,9 @@ class Moment:
         return self.summary.is_terminal and not any(trial.state is TrialState.RUNNING for trial in self.data.trials)
 
 
-def study_page(moment: Moment, *, figures_version: str) -> str:
-    """The page of a study."""
-    return _whole("study.html", moment, figures_version=figures_version, root=ROOT)
+def study_page(moment: Moment, *, figures_version: str, live_version: str) -> str:
+    """The page of a study; the versions are of what its script looks for from time to time."""
+    return _whole("study.html", moment, figures_version=figures_version, live_version=live_version, root=ROOT)
 
 
 def report_page(moment: Moment, *, figures: Mapping[str, str]) -> str:
@@ -120,11 +120,16 @@ def _in_a_script(figures: Mapping[str, str]) -> Markup:
     return Markup(document.replace("<", "\\u003c"))  # noqa: S704
 
 
-def chart_page(moment: Moment, *, figures_version: str, chart: str) -> str:
-    """The page of one chart of a study."""
-    charts = charts_of(moment.data.directions)
+def chart_page(moment: Moment, *, chart: str, figures_version: str, live_version: str) -> str:
+    """The page of one chart of a study; the versions as those of its page."""
     return _render(
-        "chart.html", study=moment.summary, chart=chart, charts=charts, figures_version=figures_version, root=ROOT
+        "chart.html",
+        study=moment.summary,
+        chart=chart,
+        charts=charts_of(moment.data.directions),
+        figures_version=figures_version,
+        live_version=live_version,
+        root=ROOT,
     )
 
 

@@ -14,14 +14,13 @@ import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from functools import lru_cache
-from threading import Thread
 from typing import Final
 
 from aiohttp import web
 from sqlalchemy.engine import URL
 
 from tuning_operator.charts import page
-from tuning_operator.charts.assets import asset_path, assets
+from tuning_operator.charts.assets import assets
 from tuning_operator.charts.figures import charts_of
 from tuning_operator.charts.links import end_of
 from tuning_operator.charts.page import Moment
@@ -119,9 +118,7 @@ def serve(*, database_url: URL, signing_key: str, port: int) -> None:
     """Serve until asked to stop."""
     source = PostgresSource(database_url)
     app = create_app(source=source, signing_key=signing_key)
-    # The first reader would wait for both.
-    app[RENDERER].start()
-    Thread(target=_compressed, args=[asset_path("plotly.min.js").removeprefix("static/")], daemon=True).start()
+    app[RENDERER].start()  # else the first reader would wait for it
     try:
         # NB: no access log: the paths in it are keys.
         web.run_app(app, port=port, access_log=None, print=None, shutdown_timeout=5)
@@ -138,15 +135,14 @@ async def _close(app: web.Application) -> None:
 
 async def _study(request: web.Request) -> web.Response:
     moment = await _load(request)
-    return _html(await asyncio.to_thread(page.study_page, moment, figures_version=figures_version(moment.data)))
+    return _html(await asyncio.to_thread(lambda: page.study_page(moment, **_versions(moment))))
 
 
 async def _chart(request: web.Request) -> web.Response:
     moment, chart = await _load(request), request.match_info["chart"]
     if chart not in charts_of(moment.data.directions):
         raise web.HTTPNotFound
-    version = figures_version(moment.data)
-    return _html(await asyncio.to_thread(page.chart_page, moment, figures_version=version, chart=chart))
+    return _html(await asyncio.to_thread(lambda: page.chart_page(moment, chart=chart, **_versions(moment))))
 
 
 async def _with_slash(request: web.Request) -> web.Response:
@@ -158,6 +154,11 @@ async def _with_slash(request: web.Request) -> web.Response:
 async def _data(request: web.Request) -> web.Response:
     moment = await _load(request)
     return _json(request, await asyncio.to_thread(_live_parts, moment))
+
+
+def _versions(moment: Moment) -> dict[str, str]:
+    """What a page has, so that its script asks only for what is newer."""
+    return {"figures_version": figures_version(moment.data), "live_version": f'"{_entity_tag(_live_parts(moment))}"'}
 
 
 def _live_parts(moment: Moment) -> str:
@@ -221,7 +222,7 @@ async def _load(request: web.Request) -> Moment:
 
 @lru_cache
 def _compressed(path: str) -> bytes:
-    """NB: plotly.min.js takes a second of one core to compress, so it is done once."""
+    """Once for all readers."""
     return gzip.compress(assets()[path][1], compresslevel=9, mtime=0)
 
 
@@ -329,13 +330,17 @@ def _html(text: str, *, status: int = 200) -> web.Response:
 
 def _json(request: web.Request, text: str) -> web.Response:
     """An answer that is sent only if the reader does not have it already."""
-    etag = hashlib.sha256(text.encode()).hexdigest()[:32]
+    etag = _entity_tag(text)
     if any(known.value == etag for known in request.if_none_match or ()):
         response = web.Response(status=304)
     else:
         response = web.Response(text=text, content_type="application/json")
     response.etag = etag
     return response
+
+
+def _entity_tag(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def _now() -> datetime:

@@ -8,7 +8,7 @@
   const summary = document.getElementById("summary");
   const table = document.getElementById("trials");
   const heads = table ? [...table.tHead.rows[0].cells] : [];
-  const state = { figures: {}, version: null, etag: null, hasEnded: false, sort: { column: 0, descending: true } };
+  const state = { figures: {}, version: null, etag: live.dataset.version, hasEnded: false, sort: { column: 0, descending: true } };
 
   async function ask(file, options) {
     const answer = await fetch(file, options);
