@@ -130,7 +130,7 @@ def _control(studies: OptunaStudies, owners: list[str]) -> int:
         spec = StudySpec.model_validate(record.stored_spec)
         study = replace(a_study(spec=spec), key=KEY)
         plan = decide.plan(Snapshot(now=datetime.now(UTC), study=study, spec=spec, record=record, workers=workers))
-        studies.carry_out(KEY, plan.trials)
+        studies.carry_out(KEY, plan.trials, spec=spec, trials=record.trials)
         passes += 1
         is_idle = plan.trials == TrialsPlan() and not any(trial.state in _ON_THEIR_WAY for trial in record.trials)
         if is_idle:

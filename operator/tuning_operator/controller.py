@@ -163,7 +163,7 @@ class Controller:
         study = snapshot.study
         if plan.clock != snapshot.record.clock:
             self._studies.save(study.key, clock=plan.clock)
-        self._studies.carry_out(study.key, plan.trials)
+        self._studies.carry_out(study.key, plan.trials, spec=snapshot.spec, trials=snapshot.record.trials)
         for name in plan.workers.stop:
             self._executor.stop_worker(study, name)
         # NB: not remembered as done: a namespace, and the Secret in it, can be deleted and made anew under one name.

@@ -4,6 +4,7 @@ Trials change only in ways that can be repeated: a lost trial is marked, then fa
 any of the three leaves a row from which the next pass goes on.
 """
 
+import json
 import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -16,7 +17,7 @@ from optuna.study import Study as OptunaStudy
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, create_trial
 from optuna.trial import TrialState as OptunaState
-from sqlalchemy import TextClause, delete, select, text
+from sqlalchemy import TextClause, delete, select, text, update
 from sqlalchemy.orm import Session
 
 from tuning_api import contract, naming
@@ -24,6 +25,7 @@ from tuning_api.contract import Failure, Given, Owner, read_attribute
 from tuning_api.search import Direction
 from tuning_api.spec import StudySpec
 from tuning_api.status import StudyStatus
+from tuning_api.tables import STUDY_ATTRIBUTES
 from tuning_operator import additions, feasibility, planning, warm_start
 from tuning_operator.database import Database, database_errors, tables_are_gone
 from tuning_operator.errors import DatabaseUnavailable, RowsUnreadable
@@ -63,8 +65,8 @@ class Studies(Protocol):
     def take_over(self, key: StudyKey, spec: StudySpec, source: str) -> TakenOver | None:
         """Copy the finished trials of an earlier study that fit this one, once; None if there is no such study."""
 
-    def carry_out(self, key: StudyKey, plan: TrialsPlan) -> None:
-        """Change the rows as planned."""
+    def carry_out(self, key: StudyKey, plan: TrialsPlan, *, spec: StudySpec, trials: tuple[Trial, ...]) -> None:
+        """Change the rows as planned, for a study of this spec that had these trials when it was read."""
 
     def save(self, key: StudyKey, *, clock: Clock | None = None, status: StudyStatus | None = None) -> None:
         """Keep the clock, or the status for the charts server."""
@@ -111,7 +113,7 @@ class OptunaStudies:
             stored_spec=_of_type(dict, attributes.get(contract.SPEC_ATTRIBUTE)),
             clock=Clock.from_document(attributes.get(contract.CLOCK_ATTRIBUTE)),
             trials=trials,
-            importances=self._importances_of(key, own, study.directions[0]),
+            importances=self._importances_of(key, own, study.directions),
             warm_started=_of_type(dict, attributes.get(contract.WARM_START_ATTRIBUTE)) or {},
             directions=tuple(Direction[direction.name] for direction in study.directions),
         )
@@ -176,7 +178,7 @@ class OptunaStudies:
             study.set_user_attr(contract.WARM_START_ATTRIBUTE, done | {source: taken})
             return TakenOver(source, taken=taken, skipped=dict(skipped))
 
-    def carry_out(self, key: StudyKey, plan: TrialsPlan) -> None:
+    def carry_out(self, key: StudyKey, plan: TrialsPlan, *, spec: StudySpec, trials: tuple[Trial, ...]) -> None:
         """See `Studies`."""
         if plan == TrialsPlan():
             return
@@ -190,14 +192,8 @@ class OptunaStudies:
                 _requeue(study, requeue)
             lost = (*(item.trial for item in plan.requeue), *plan.successors)
             self._insert(key, [_successor(trial) for trial in lost if _is_failed(study, trial)])
-            if plan.enqueue or plan.add:
-                self._insert(key, self._additions(key, study, plan))
-
-    def _additions(self, key: StudyKey, study: OptunaStudy, plan: TrialsPlan) -> list[FrozenTrial]:
-        spec = StudySpec.model_validate(study.user_attrs[contract.SPEC_ATTRIBUTE])
-        _, trials = self._own(key, study.get_trials(deepcopy=False))
-        added = planning.additions(spec, study=key.name, trials=trials, enqueue=plan.enqueue, add=plan.add)
-        return [_waiting(item.params, item.given) for item in added]
+            added = planning.additions(spec, study=key.name, trials=trials, enqueue=plan.enqueue, add=plan.add)
+            self._insert(key, [_waiting(item.params, item.given) for item in added])
 
     def _insert(self, key: StudyKey, trials: list[FrozenTrial]) -> None:
         """Add trials, all or none."""
@@ -210,11 +206,23 @@ class OptunaStudies:
     def save(self, key: StudyKey, *, clock: Clock | None = None, status: StudyStatus | None = None) -> None:
         """See `Studies`."""
         with database_errors():
-            study = self._require(key)
             if clock is not None:
-                study.set_user_attr(contract.CLOCK_ATTRIBUTE, clock.to_document())
+                self._note(key, contract.CLOCK_ATTRIBUTE, clock.to_document())
             if status is not None:
-                study.set_user_attr(contract.STATUS_ATTRIBUTE, status.to_document())
+                self._note(key, contract.STATUS_ATTRIBUTE, status.to_document())
+
+    def _note(self, key: StudyKey, name: str, document: dict[str, Any]) -> None:
+        """Keep an attribute of a study; one that it has is replaced by one statement, for which Optuna takes three."""
+        study = self._require(key)
+        replaced = (
+            update(STUDY_ATTRIBUTES)
+            .where(STUDY_ATTRIBUTES.c.study_id == study._study_id, STUDY_ATTRIBUTES.c.key == name)  # noqa: SLF001
+            .values(value_json=json.dumps(document))
+        )
+        with self._storage(key.namespace).engine.begin() as connection:
+            is_replaced = connection.execute(replaced).rowcount > 0
+        if not is_replaced:
+            study.set_user_attr(name, document)
 
     def delete(self, key: StudyKey) -> None:
         """See `Studies`.
@@ -307,13 +315,17 @@ class OptunaStudies:
         self._studies[key] = study
         return study
 
-    def _importances_of(self, key: StudyKey, trials: list[FrozenTrial], direction: StudyDirection) -> dict[str, float]:
-        """Computed anew once half as many more are complete, and when none is on its way: it takes longer than all else."""
+    def _importances_of(
+        self, key: StudyKey, trials: list[FrozenTrial], directions: list[StudyDirection]
+    ) -> dict[str, float]:
+        """Computed anew once half as many more are complete, and when none is on its way: it takes as long as all else."""
+        if not directions:  # gone from the database, which a pass says in words
+            return {}
         complete = sum(trial.state is OptunaState.COMPLETE for trial in trials)
         then, known = self._importances.get(key, (0, {}))
         is_over = all(trial.state.is_finished() for trial in trials)
         if complete > _GROWTH * then or (is_over and complete != then):
-            known = importances(trials, direction)
+            known = importances(trials, directions[0])
             self._importances[key] = complete, known
         return known
 

@@ -13,6 +13,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.pool import NullPool
 from tests.support.builders import a_spec
+from tests.support.plans import carry_out
 from tests.support.postgres import PostgresServer
 
 from tuning_api import naming
@@ -76,7 +77,7 @@ def test_a_study_is_read_as_the_operator_left_it(studies: OptunaStudies, source:
 
 def test_trials_are_seen_as_they_run_and_end(studies: OptunaStudies, source: PostgresSource, postgres: URL) -> None:
     """The page is live, though trials that have ended are read once."""
-    studies.carry_out(KEY, TrialsPlan(add=2))
+    carry_out(studies, KEY, TrialsPlan(add=2))
     study = a_worker(postgres)
     trial = study.ask()
     trial.suggest_float("learning_rate", 1e-4, 1e-1, log=True)
@@ -90,24 +91,24 @@ def test_trials_are_seen_as_they_run_and_end(studies: OptunaStudies, source: Pos
 
 def test_lost_and_withdrawn_trials_do_not_count(studies: OptunaStudies, source: PostgresSource, postgres: URL) -> None:
     """A successor stands for the one, and the other never ran."""
-    studies.carry_out(KEY, TrialsPlan(add=2))
+    carry_out(studies, KEY, TrialsPlan(add=2))
     a_worker(postgres).ask()
     record = studies.read(KEY)
     assert record is not None
     running, waiting = record.trials
-    studies.carry_out(KEY, TrialsPlan(requeue=(Requeue(running, Ending.CRASHED),), cancel=(waiting,)))
+    carry_out(studies, KEY, TrialsPlan(requeue=(Requeue(running, Ending.CRASHED),), cancel=(waiting,)))
     data = loaded(source)
     assert ([trial.number for trial in data.trials], data.retried) == ([2], 1)
 
 
 def test_a_failure_is_read_with_its_reason(studies: OptunaStudies, source: PostgresSource, postgres: URL) -> None:
     """It belongs into the table."""
-    studies.carry_out(KEY, TrialsPlan(add=1))
+    carry_out(studies, KEY, TrialsPlan(add=1))
     a_worker(postgres).ask()
     record = studies.read(KEY)
     assert record is not None
     failure = Failure(reason=FailureReason.WORKER_LOST, message="3 workers in a row crashed")
-    studies.carry_out(KEY, TrialsPlan(abandon=(Abandon(record.trials[0], failure),)))
+    carry_out(studies, KEY, TrialsPlan(abandon=(Abandon(record.trials[0], failure),)))
     assert failure.to_document() in loaded(source).trials[0].user_attrs.values()
 
 
@@ -140,7 +141,7 @@ def test_a_deleted_study_is_gone_and_may_come_back(
     studies: OptunaStudies, source: PostgresSource, postgres: URL
 ) -> None:
     """A new study of the same name has none of the old one's trials."""
-    studies.carry_out(KEY, TrialsPlan(add=1))
+    carry_out(studies, KEY, TrialsPlan(add=1))
     study = a_worker(postgres)
     study.tell(study.ask(), 0.5)
     assert states(loaded(source)) == [TrialState.COMPLETE]
@@ -152,7 +153,7 @@ def test_a_deleted_study_is_gone_and_may_come_back(
 
 def test_what_another_version_has_written_leaves_the_trials(studies: OptunaStudies, source: PostgresSource) -> None:
     """A rolling update must not take the page away."""
-    studies.carry_out(KEY, TrialsPlan(add=1))
+    carry_out(studies, KEY, TrialsPlan(add=1))
     study = studies._find(KEY)
     assert study is not None
     study.set_user_attr("tuningstudy:spec", {"objectives": "of a later version"})
@@ -193,7 +194,7 @@ ATTACKS = {
 @pytest.mark.parametrize("statement", ATTACKS.values(), ids=ATTACKS)
 def test_a_break_in_could_not(studies: OptunaStudies, postgres: URL, statement: str) -> None:
     """The most exposed part has the least to lose."""
-    studies.carry_out(KEY, TrialsPlan(add=1))
+    carry_out(studies, KEY, TrialsPlan(add=1))
     schema = naming.database_schema(KEY.namespace)
     url = postgres.set(username=CHARTS_ROLE, password="charts")
     engine = create_engine(url, poolclass=NullPool, connect_args={"options": f"-csearch_path={schema}"})
@@ -208,7 +209,7 @@ def test_a_database_that_is_away_is_said_and_comes_back(
     studies: OptunaStudies, source: PostgresSource, postgres_server: PostgresServer
 ) -> None:
     """No restart is needed."""
-    studies.carry_out(KEY, TrialsPlan(add=1))
+    carry_out(studies, KEY, TrialsPlan(add=1))
     assert len(loaded(source).trials) == 1
     postgres_server.stop()
     try:

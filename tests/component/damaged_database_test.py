@@ -8,6 +8,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.engine import URL
 from tests.support.builders import a_spec
 from tests.support.fakes import Fuse, MemoryExecutor
+from tests.support.plans import carry_out
 
 from tuning_api import contract
 from tuning_api.status import Charts, Condition, ConditionType, Reason
@@ -42,7 +43,7 @@ class System:
     def begin(self) -> None:
         """Run it for a while."""
         self.studies.open(KEY, self.executor.spec)
-        self.studies.carry_out(KEY, TrialsPlan(add=3))
+        carry_out(self.studies, KEY, TrialsPlan(add=3))
         study = self.storage_of(KEY.name)
         trial = study.ask()
         study.tell(trial, trial.suggest_float("learning_rate", 1e-4, 1e-1, log=True))

@@ -8,6 +8,7 @@ import pytest
 from optuna.trial import TrialState, create_trial
 from sqlalchemy.engine import URL
 from tests.support.builders import a_spec
+from tests.support.plans import carry_out
 from tests.support.postgres import PostgresServer
 from tests.support.trial_worker import TrialStudy, a_trial, run
 from tests.support.trial_worker import a_spec as a_workers_spec
@@ -170,7 +171,7 @@ def test_what_fits_is_taken_over_and_is_in_no_count(studies: OptunaStudies, post
 def test_own_trials_are_numbered_on_and_alone_make_the_best(studies: OptunaStudies, postgres: URL) -> None:
     """A worker learns from the copies under its own role, and claims none of them."""
     studies.take_over(KEY, new_spec(), "wide")
-    studies.carry_out(KEY, TrialsPlan(add=1))
+    carry_out(studies, KEY, TrialsPlan(add=1))
     schema = naming.database_schema(KEY.namespace)
     url = Tenancy(postgres, signing_key="a signing key", charts_password=None).worker_url(schema, base=postgres)
     study = optuna.load_study(study_name=KEY.name, storage=url, sampler=optuna.samplers.TPESampler(n_startup_trials=4))

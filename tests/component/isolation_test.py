@@ -21,6 +21,7 @@ from sqlalchemy.engine import URL, Engine
 from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
 from tests.support.builders import a_manifest, a_spec, a_study
 from tests.support.operator_process import SYSTEM_NAMESPACE, service_account_kubeconfig
+from tests.support.plans import carry_out
 from tests.support.postgres import PostgresServer
 
 from tuning_api import contract, naming
@@ -45,7 +46,7 @@ class Victim:
         self.studies = OptunaStudies(Tenancy(database, signing_key=SIGNING_KEY, charts_password="charts"))
         self.studies.open(THEIRS, a_spec())
         self.studies.open(KEY, a_spec())
-        self.studies.carry_out(KEY, TrialsPlan(add=3))
+        carry_out(self.studies, KEY, TrialsPlan(add=3))
         schema = naming.database_schema(KEY.namespace)
         url = database.set(username=schema, password=role_password(SIGNING_KEY, schema))
         self.storage = RDBStorage(url.render_as_string(hide_password=False), skip_table_creation=True)

@@ -13,6 +13,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import OperationalError, ProgrammingError
 from tests.support.builders import a_spec
+from tests.support.plans import carry_out
 from tests.support.postgres import PostgresServer
 
 from tuning_api import contract, naming
@@ -71,7 +72,7 @@ def test_pulses_of_studies_in_several_namespaces_are_read_at_once(studies: Optun
     """One statement over all schemas; a study without rows has a pulse as well, and one that nobody has read has none."""
     other, unread = StudyKey("team-b", "digits"), StudyKey("team-b", "unread")
     studies.open(other, a_spec())
-    studies.carry_out(KEY, TrialsPlan(add=3))
+    carry_out(studies, KEY, TrialsPlan(add=3))
     study = optuna.load_study(study_name=KEY.name, storage=worker_storage(postgres))
     study.tell(study.ask(), 0.5)
     study.ask()
@@ -81,7 +82,7 @@ def test_pulses_of_studies_in_several_namespaces_are_read_at_once(studies: Optun
 
 def test_rows_that_are_forgotten_take_no_memory_and_are_read_anew(studies: OptunaStudies) -> None:
     """Optuna keeps what it has read for as long as somebody holds the study."""
-    studies.carry_out(KEY, TrialsPlan(add=3))
+    carry_out(studies, KEY, TrialsPlan(add=3))
     before = studies.read(KEY)
     rows = weakref.ref(studies._studies[KEY].get_trials(deepcopy=False)[0])
     studies.forget(KEY)
@@ -92,10 +93,10 @@ def test_rows_that_are_forgotten_take_no_memory_and_are_read_anew(studies: Optun
 
 def test_waiting_trials_are_added_and_withdrawn(studies: OptunaStudies) -> None:
     """The buffer, and a budget that was lowered."""
-    studies.carry_out(KEY, TrialsPlan(add=3))
+    carry_out(studies, KEY, TrialsPlan(add=3))
     record = studies.read(KEY)
     assert record is not None
-    studies.carry_out(KEY, TrialsPlan(cancel=record.trials[2:]))
+    carry_out(studies, KEY, TrialsPlan(cancel=record.trials[2:]))
     after = studies.read(KEY)
     assert after is not None
     assert [trial.state for trial in after.trials] == [TrialState.WAITING, TrialState.WAITING, TrialState.FAIL]
@@ -104,13 +105,13 @@ def test_waiting_trials_are_added_and_withdrawn(studies: OptunaStudies) -> None:
 
 def test_a_lost_trial_is_continued_with_its_parameters(studies: OptunaStudies, postgres: URL) -> None:
     """Mark, fail, continue; doing it twice adds no second successor."""
-    studies.carry_out(KEY, TrialsPlan(add=1))
+    carry_out(studies, KEY, TrialsPlan(add=1))
     study = optuna.load_study(study_name=KEY.name, storage=worker_storage(postgres))
     trial = study.ask()
     rate = trial.suggest_float("learning_rate", 1e-4, 1e-1, log=True)
     record = studies.read(KEY)
     assert record is not None
-    studies.carry_out(KEY, TrialsPlan(requeue=(Requeue(record.trials[0], Ending.CRASHED),)))
+    carry_out(studies, KEY, TrialsPlan(requeue=(Requeue(record.trials[0], Ending.CRASHED),)))
     after = studies.read(KEY)
     assert after is not None
     lost, successor = after.trials
@@ -121,13 +122,13 @@ def test_a_lost_trial_is_continued_with_its_parameters(studies: OptunaStudies, p
 
 def test_a_trial_that_ended_after_all_keeps_its_result(studies: OptunaStudies, postgres: URL) -> None:
     """The worker was only thought dead: no successor, no second count."""
-    studies.carry_out(KEY, TrialsPlan(add=1))
+    carry_out(studies, KEY, TrialsPlan(add=1))
     study = optuna.load_study(study_name=KEY.name, storage=worker_storage(postgres))
     trial = study.ask()
     record = studies.read(KEY)
     assert record is not None
     study.tell(trial, 0.9)
-    studies.carry_out(KEY, TrialsPlan(requeue=(Requeue(record.trials[0], Ending.INTERRUPTED),)))
+    carry_out(studies, KEY, TrialsPlan(requeue=(Requeue(record.trials[0], Ending.INTERRUPTED),)))
     assert states(studies) == [TrialState.COMPLETE]
 
 
@@ -143,7 +144,7 @@ RUBBISH = {
 
 def test_rubbish_that_user_code_wrote_does_not_stop_the_controller(studies: OptunaStudies, postgres: URL) -> None:
     """By an earlier version's rights any attribute of a trial; what cannot be read counts as not written."""
-    studies.carry_out(KEY, TrialsPlan(add=1))
+    carry_out(studies, KEY, TrialsPlan(add=1))
     trial = optuna.load_study(study_name=KEY.name, storage=worker_storage(postgres)).ask()
     operators = Tenancy(postgres, signing_key=SIGNING_KEY, charts_password=None).open(KEY.namespace)
     for name, value in RUBBISH.items():
@@ -156,23 +157,23 @@ def test_rubbish_that_user_code_wrote_does_not_stop_the_controller(studies: Optu
 
 def test_a_late_write_of_a_replaced_worker_is_refused(studies: OptunaStudies, postgres: URL) -> None:
     """Optuna's own fence: ended trials are immutable."""
-    studies.carry_out(KEY, TrialsPlan(add=1))
+    carry_out(studies, KEY, TrialsPlan(add=1))
     trial = optuna.load_study(study_name=KEY.name, storage=worker_storage(postgres)).ask()
     record = studies.read(KEY)
     assert record is not None
-    studies.carry_out(KEY, TrialsPlan(requeue=(Requeue(record.trials[0], Ending.INTERRUPTED),)))
+    carry_out(studies, KEY, TrialsPlan(requeue=(Requeue(record.trials[0], Ending.INTERRUPTED),)))
     with pytest.raises(optuna.exceptions.UpdateFinishedTrialError):
         trial.report(0.5, 1)
 
 
 def test_an_abandoned_trial_says_why(studies: OptunaStudies, postgres: URL) -> None:
     """A failure is read back as it was written."""
-    studies.carry_out(KEY, TrialsPlan(add=1))
+    carry_out(studies, KEY, TrialsPlan(add=1))
     optuna.load_study(study_name=KEY.name, storage=worker_storage(postgres)).ask()
     record = studies.read(KEY)
     assert record is not None
     failure = Failure(reason=FailureReason.WORKER_LOST, message="3 workers in a row crashed")
-    studies.carry_out(KEY, TrialsPlan(abandon=(Abandon(record.trials[0], failure),)))
+    carry_out(studies, KEY, TrialsPlan(abandon=(Abandon(record.trials[0], failure),)))
     after = studies.read(KEY)
     assert after is not None
     assert (failure, True) == (after.trials[0].failure, after.trials[0].is_ended)
@@ -192,7 +193,7 @@ def test_deleting_leaves_nothing_and_other_studies_alone(studies: OptunaStudies)
     other = StudyKey("team-a", "other")
     studies.open(other, a_spec())
     for key in (KEY, other):
-        studies.carry_out(key, TrialsPlan(add=2))
+        carry_out(studies, key, TrialsPlan(add=2))
     studies.delete(KEY)
     kept = studies.read(other)
     assert studies.read(KEY) is None
@@ -205,7 +206,7 @@ def test_namesakes_in_two_namespaces_are_strangers(studies: OptunaStudies) -> No
     """Two schemas, two studies."""
     twin = StudyKey("team-b", "digits")
     studies.open(twin, a_spec())
-    studies.carry_out(twin, TrialsPlan(add=1))
+    carry_out(studies, twin, TrialsPlan(add=1))
     record = studies.read(twin)
     assert record is not None
     assert (len(record.trials), len(states(studies))) == (1, 0)
@@ -221,7 +222,7 @@ def test_asking_an_empty_queue_creates_no_trial(studies: OptunaStudies, postgres
 
 def test_a_worker_can_do_its_work(studies: OptunaStudies, postgres: URL) -> None:
     """Claim, suggest, report, tell: with TPE, under the least privileges."""
-    studies.carry_out(KEY, TrialsPlan(add=12))
+    carry_out(studies, KEY, TrialsPlan(add=12))
     study = optuna.load_study(
         study_name=KEY.name, storage=worker_storage(postgres), pruner=optuna.pruners.MedianPruner()
     )
@@ -250,7 +251,7 @@ def test_importances_are_told_anew_when_half_as_many_more_are_complete_and_at_th
 
     monkeypatch.setattr(gateway_module, "importances", importances)
     study = optuna.load_study(study_name=KEY.name, storage=worker_storage(postgres))
-    studies.carry_out(KEY, TrialsPlan(add=25))
+    carry_out(studies, KEY, TrialsPlan(add=25))
     for _ in range(24):
         study.tell(study.ask(), 0.5)
         studies.read(KEY)

@@ -84,7 +84,7 @@ class MemoryStudies:
         self.warm_started[source] = self.earlier[source]
         return TakenOver(source, taken=self.earlier[source])
 
-    def carry_out(self, key: StudyKey, plan: TrialsPlan) -> None:
+    def carry_out(self, key: StudyKey, plan: TrialsPlan, *, spec: StudySpec, trials: tuple[Trial, ...]) -> None:
         """See `Studies`: the same steps in the same order as the real gateway, each of which may be the last."""
         for trial in plan.cancel:
             if self.trials[trial.number].state is TrialState.WAITING:
@@ -96,9 +96,7 @@ class MemoryStudies:
         for lost in (*(item.trial for item in plan.requeue), *plan.successors):
             if self.trials[lost.number].state is TrialState.FAIL:
                 self._add(params=lost.params, fixed=lost.fixed | lost.params, given=lost.given, retry_of=lost.number)
-        spec = StudySpec.model_validate(self.spec)
-        rows = tuple(self.trials)
-        for item in planning.additions(spec, study=key.name, trials=rows, enqueue=plan.enqueue, add=plan.add):
+        for item in planning.additions(spec, study=key.name, trials=trials, enqueue=plan.enqueue, add=plan.add):
             self._add(fixed=item.params, given=item.given)
 
     def save(self, _key: StudyKey, *, clock: Clock | None = None, status: StudyStatus | None = None) -> None:

@@ -18,6 +18,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.engine import URL
 from tests.support.builders import a_study
+from tests.support.plans import carry_out
 from tests.support.postgres import PostgresServer
 from tests.support.wait import wait_until
 
@@ -105,14 +106,14 @@ class TrialStudy:
         assert record is not None
         study = replace(a_study(spec=spec), key=self._key)
         plan = decide.plan(Snapshot(now=datetime.now(UTC), study=study, spec=spec, record=record, workers=()))
-        self._gateway.carry_out(self._key, plan.trials)
+        self._gateway.carry_out(self._key, plan.trials, spec=spec, trials=record.trials)
         return plan
 
     def requeue(self, number: int) -> int:
         """Let a successor continue a trial whose worker is gone, as the operator does; its number."""
         record = self._gateway.read(self._key)
         assert record is not None
-        self._gateway.carry_out(self._key, TrialsPlan(requeue=(Requeue(record.trials[number], Ending.CRASHED),)))
+        carry_out(self._gateway, self._key, TrialsPlan(requeue=(Requeue(record.trials[number], Ending.CRASHED),)))
         return len(self.trials()) - 1
 
     def environment(self, folder: Path, **changes: str) -> dict[str, str]:
