@@ -467,7 +467,7 @@ CHARTS: dict[str, Chart] = {
     ),
     "param-importances": Chart(
         "Parameter importances",
-        "How much each parameter decides which trials are among the best (PED-ANOVA).",
+        "What sets the best trials apart (PED-ANOVA).",
         _param_importances,
     ),
     "parallel-coordinate": Chart(
@@ -495,7 +495,7 @@ CHARTS_OF_SEVERAL: dict[str, Chart] = {
     ),
     "param-importances": Chart(
         "Parameter importances",
-        "How much each parameter decides which trials are best in the first objective (PED-ANOVA).",
+        "What sets the best trials of the first objective apart (PED-ANOVA).",
         _param_importances,
     ),
     "timeline": CHARTS["timeline"],
