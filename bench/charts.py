@@ -55,7 +55,7 @@ CAUSES = {
         "Reading the rows, 200,000 of them reports, takes one core 1.5 s, and the process that draws needs as long to import"
         " what it needs; on two cores the reader waits for both."
     ),
-    "drawn": "Its marks are elements of the page, of which the slices have 3,000; another half is Plotly.js and the table.",
+    "drawn": "Its marks are elements of the page, of which the slices alone have 3,000; and the server has the same two cores.",
 }
 """Why an aim was missed, if it was: what the profiles of the server and of Chromium show."""
 NAMESPACE = "bench"

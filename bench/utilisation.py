@@ -24,9 +24,9 @@ WORKERS = 2
 WANTED = {5: 0.98, 30: 0.995}
 """The share that is aimed at, for trials of so many seconds."""
 CAUSE = (
-    "However long a trial trains, 150 to 230 ms of it are something else: 40 the fork and its end, 35 the worker's transactions"
-    " and its sampler, 55 LightningCLI, which reads the configuration and builds the model and the Trainer, and the rest what"
-    " Lightning does around its epochs and the first report, over a connection that the fork has to open."
+    "However long a trial trains, 200 to 260 ms of it are something else: 50 the fork and its end, 25 the worker's transactions"
+    " and its sampler, 100 LightningCLI, which reads the configuration and builds the model and the Trainer, 35 the first"
+    " report, over a connection that the fork has to open, and the rest what Lightning does around its epochs."
 )
 NAMES = {"local": "`tuningstudy run`", "kubernetes": "on Kubernetes"}
 
