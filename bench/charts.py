@@ -259,7 +259,6 @@ def aims(figures: Figures) -> list[Aim]:
             f"at most {MOST_BYTES / 1e6:g} MB",
             f"{most['sent'] / 1e6:.2f} MB",
             most["sent"] <= MOST_BYTES,
-            "",
         ),
         _within(f"{name}, drawn by the browser", DRAWN_SECONDS, most["drawn"], CAUSES["drawn"]),
     ]

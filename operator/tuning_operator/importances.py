@@ -4,8 +4,9 @@ import math
 import warnings
 from collections.abc import Container, Iterable
 
+import optuna
 from optuna.storages import InMemoryStorage
-from optuna.study import Study, StudyDirection
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from typing_extensions import override
 
@@ -35,17 +36,11 @@ def importances(trials: Iterable[FrozenTrial], direction: StudyDirection) -> dic
         warnings.simplefilter("ignore", UserWarning)
         return dict(
             get_param_importances(
-                _study_of(finite),
+                optuna.create_study(storage=_Known(finite)),
                 evaluator=PedAnovaImportanceEvaluator(),
                 target=lambda trial: sign * trial.values[0],
             )
         )
-
-
-def _study_of(trials: list[FrozenTrial]) -> Study:
-    storage = _Known(trials)
-    name = storage.get_study_name_from_id(storage.create_new_study([StudyDirection.MINIMIZE]))
-    return Study(study_name=name, storage=storage)
 
 
 class _Known(InMemoryStorage):

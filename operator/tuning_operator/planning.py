@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from itertools import count, islice, repeat
 from typing import Any
 
+import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, BruteForceSampler, GridSampler, QMCSampler
 from optuna.samplers._brute_force import _TreeNode, _UnexpandedTreeNode
-from optuna.storages import InMemoryStorage
-from optuna.study import Study, StudyDirection
+from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 from typing_extensions import override
 
@@ -151,9 +151,7 @@ def _sampler(parameters: list[Parameter], spec: Sampler, seed: int) -> BaseSampl
 
 def _asked(sampler: BaseSampler, parameters: list[Parameter]) -> Iterator[space.Point]:
     """What a sampler gives to one trial after the other."""
-    storage = InMemoryStorage()
-    name = storage.get_study_name_from_id(storage.create_new_study([StudyDirection.MINIMIZE]))
-    study = Study(study_name=name, storage=storage, sampler=sampler)
+    study = optuna.create_study(sampler=sampler)
     while True:
         trial = study.ask()
         yield suggest(trial, parameters)

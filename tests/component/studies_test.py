@@ -242,7 +242,7 @@ def test_a_worker_can_do_its_work(studies: OptunaStudies, postgres: URL) -> None
 def test_importances_are_told_anew_when_half_as_many_more_are_complete_and_at_the_end(
     studies: OptunaStudies, postgres: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They take longer than all else of a pass."""
+    """They take as long as all else of a pass."""
     told: list[int] = []
 
     def importances(trials: list[optuna.trial.FrozenTrial], _: optuna.study.StudyDirection) -> dict[str, float]:

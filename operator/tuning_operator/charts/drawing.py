@@ -69,12 +69,12 @@ class Drawing:
 def dressed(*traces: go.Scatter | go.Bar, **layout: Any) -> go.Figure:
     """A figure in this project's dress. Thousands of numbers are sent, and of more than seven digits nobody sees anything."""
     for trace in traces:
-        trace.update({axis: [shortened_number(at) for at in trace[axis] or ()] for axis in ("x", "y")})
+        trace.update({axis: [_with_seven_digits(at) for at in trace[axis] or ()] for axis in ("x", "y")})
     return go.Figure(list(traces), layout={"template": TEMPLATE, "autosize": True} | layout)
 
 
-def shortened_number(at: Any) -> Any:
-    """A place on an axis with seven digits, which is what 32 bits hold; what is no float stays as it is."""
+def _with_seven_digits(at: Any) -> Any:
+    """A place on an axis, with as many digits as 32 bits hold; what is no float stays as it is."""
     return float(f"{at:.7g}") if isinstance(at, float) else at
 
 
