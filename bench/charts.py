@@ -26,6 +26,7 @@ from tests.support.chromium import FLAGS
 from tests.support.operator_process import CHARTS_PASSWORD, SIGNING_KEY, as_in_the_image
 from tests.support.ports import free_port
 from tests.support.postgres import running_server
+from tests.support.tenancy import UID, a_tenancy
 from tests.support.wait import wait_until
 
 from bench.aim import Aim, spread
@@ -33,7 +34,7 @@ from bench.gauges import memory_mib
 from tuning_api import naming
 from tuning_operator import additions
 from tuning_operator.charts.links import study_path
-from tuning_operator.database import Tenancy, open_storage
+from tuning_operator.database import open_storage
 from tuning_operator.model import StudyKey
 from tuning_operator.studies import OptunaStudies
 
@@ -97,7 +98,7 @@ def measure(*, longer: bool, say: Callable[[str], None]) -> Figures:
 
 def _path(size: int) -> str:
     end = int(time.time()) + _LINK_SECONDS
-    return study_path(key=SIGNING_KEY, namespace=NAMESPACE, study=_name(size), end=end)
+    return study_path(key=SIGNING_KEY, namespace=NAMESPACE, study=_name(size), uid=UID, end=end)
 
 
 def _name(size: int) -> str:
@@ -106,7 +107,7 @@ def _name(size: int) -> str:
 
 def _fill(database: URL, size: int) -> None:
     """A study with so many trials that have ended or run."""
-    studies = OptunaStudies(Tenancy(database, signing_key=SIGNING_KEY, charts_password=CHARTS_PASSWORD))
+    studies = OptunaStudies(a_tenancy(database, charts_password=CHARTS_PASSWORD))
     key = StudyKey(NAMESPACE, _name(size))
     studies.open(key, a_search_spec(maxTrials=size))
     storage = open_storage(database, naming.database_schema(NAMESPACE))

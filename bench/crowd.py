@@ -32,16 +32,18 @@ from optuna.trial import FrozenTrial
 from sqlalchemy.engine import URL
 from tests.support.builders import a_manifest
 from tests.support.chart_studies import SMALL, SPACE, a_finished_trial, a_search_spec
-from tests.support.operator_process import CHARTS_PASSWORD, SIGNING_KEY
+from tests.support.operator_process import CHARTS_PASSWORD
+from tests.support.tenancy import a_tenancy
 
 from tuning_api import naming
 from tuning_api.contract import Owner
 from tuning_api.spec import GROUP, PLURAL, VERSION, StudySpec
 from tuning_operator import additions
 from tuning_operator.cluster import send
-from tuning_operator.database import Tenancy, open_storage
+from tuning_operator.database import open_storage
 from tuning_operator.model import StudyKey
 from tuning_operator.studies import OptunaStudies
+from tuning_operator.tenancy import Tenancy
 from tuning_trial import database, outcomes, transactions
 from tuning_trial.outcomes import Completed, Progress
 
@@ -69,7 +71,7 @@ class Crowd:
         configuration = ApiClient().configuration
         config.load_kube_config(config_file=str(kubeconfig), client_configuration=configuration)
         self._client = ApiClient(configuration)
-        tenancy = Tenancy(database_url, signing_key=SIGNING_KEY, charts_password=CHARTS_PASSWORD)
+        tenancy = a_tenancy(database_url, charts_password=CHARTS_PASSWORD)
         self._gateway = OptunaStudies(tenancy)
         self._size = 0
         self._stop = threading.Event()
@@ -80,9 +82,8 @@ class Crowd:
 
     def __enter__(self) -> Self:
         for name in namespaces():
-            # NB: tables and roles are made by one process at a time (`Tenancy.prepare`): now, and later by the operator alone.
+            # NB: tables and roles are made by one process at a time (`Tenancy.open`): now, and later by the operator alone.
             self._gateway.read(StudyKey(name, "none-yet"))
-            send(self._client, "POST", "/api/v1/namespaces", body={"kind": "Namespace", "metadata": {"name": name}})
         for thread in self._threads:
             thread.start()
         return self
@@ -204,7 +205,7 @@ class _Office:
         self.workers: list[str] = []
         self._schema = naming.database_schema(namespace)
         self._operators_url = url
-        self._workers_url = tenancy.worker_url(self._schema, base=url)
+        self._workers_url = tenancy.worker_url(namespace, base=url)
         self._due: list[tuple[float, int, Iterator[float]]] = []
         self._order = itertools.count()
         self._lock = threading.Lock()

@@ -14,16 +14,14 @@ from typing import TYPE_CHECKING, Any
 from optuna.trial import TrialState
 from sqlalchemy.engine import URL
 from tests.support.builders import a_spec, a_study
-from tests.support.operator_process import SIGNING_KEY
 from tests.support.postgres import running_server
+from tests.support.tenancy import a_tenancy
 
 from bench.aim import Aim
 from bench.gauges import cpu_seconds, quantile
-from tuning_api import naming
 from tuning_api.contract import Owner
 from tuning_api.spec import StudySpec
 from tuning_operator import decide
-from tuning_operator.database import Tenancy
 from tuning_operator.model import Snapshot, StudyKey, TrialsPlan, Worker, WorkerState
 from tuning_operator.model import TrialState as RowState
 from tuning_operator.studies import OptunaStudies
@@ -78,12 +76,12 @@ def measure(*, longer: bool, say: Callable[[str], None]) -> Figures:
 
 def _run(url: URL, postgres: int, *, claimers: int, trials: int) -> Figures:
     spec = a_spec(maxTrials=trials, parallelism=claimers, sampler={"type": "random"})
-    tenancy = Tenancy(url, signing_key=SIGNING_KEY, charts_password=None)
+    tenancy = a_tenancy(url, charts_password=None)
     studies = OptunaStudies(tenancy)
     studies.open(KEY, spec)
     context = multiprocessing.get_context("fork")  # they have imported all that they need
     now, over, said = context.Event(), context.Event(), context.Queue()
-    workers_url = tenancy.worker_url(naming.database_schema(KEY.namespace), base=url)
+    workers_url = tenancy.worker_url(KEY.namespace, base=url)
     names = [f"claimer-{place}" for place in range(claimers)]
     jobs = [Job(workers_url, tuple(names[place::PROCESSES]), now, over, said) for place in range(PROCESSES)]
     processes = [context.Process(target=_claim_in_threads, args=(job,), daemon=True) for job in jobs]

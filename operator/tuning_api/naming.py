@@ -1,6 +1,7 @@
 """Names of what the operator makes, as functions of the study: a crash between two steps leaves nothing to remember."""
 
 import hashlib
+import re
 
 LABEL_STUDY = "tuningstudy.io/study"
 LABEL_STUDY_UID = "tuningstudy.io/study-uid"
@@ -11,6 +12,8 @@ MANAGED_BY = "tuningstudy-operator"
 FINALIZER = "tuningstudy.io/finalizer"
 WORKER_SECRET = "tuningstudy-worker"  # noqa: S105 - the name of a Secret, not a secret
 WORKER_SECRET_KEY = "url"  # noqa: S105
+WORKER_SECRET_CA = "ca.crt"  # noqa: S105
+"""The key of the authority's certificate, where the operator was given one."""
 CONTAINER = "trial"
 CODE_ARCHIVE = "code.zip"
 """The key of a ConfigMap (spec.trial.code) under which a folder with packages lies; its other keys are modules."""
@@ -18,6 +21,7 @@ CHARTS_ROLE = "tuningstudy_charts"
 """The charts server's role in the database."""
 
 _POSTGRES_LIMIT = 63
+_CUT = "tuningx_"
 _LABEL_LIMIT = 63
 _JOB_LIMIT = 57
 """A Job's name becomes a label of its pods (63 characters), and a pod's name adds six."""
@@ -47,15 +51,35 @@ def code_config_map(*, study: str, archive: bytes) -> str:
 
 
 def database_schema(namespace: str) -> str:
-    """Schema, and name of the worker role, of a namespace.
+    """Return the schema, and name of the worker role, of a namespace.
 
-    Namespaces have no underscores, so the translation keeps different names different; one that is too long for
-    Postgres' 63 bytes ends in a digest instead.
+    Namespaces have no underscores, so the translation keeps different names different. One that is too long for Postgres'
+    63 bytes is cut, and ends in 128 bits of its digest: under a prefix that the translation gives no namespace, so that
+    nobody can choose a name that another one is cut to.
     """
-    name = "tuning_" + namespace.replace("-", "_")
+    name = _whole_schema(namespace)
+    if len(name) <= _POSTGRES_LIMIT:
+        return name
+    digest = _digest(namespace, length=32)
+    start = namespace.replace("-", "_")[: _POSTGRES_LIMIT - len(_CUT) - len(digest) - 1]
+    return f"{_CUT}{start}_{digest}"
+
+
+def earlier_database_schema(namespace: str) -> str:
+    """Return the name that versions up to 0.1 gave the schema: of a long namespace, one that others may have, too."""
+    name = _whole_schema(namespace)
     if len(name) <= _POSTGRES_LIMIT:
         return name
     return f"{name[: _POSTGRES_LIMIT - 9]}_{_digest(namespace, length=8)}"
+
+
+def may_be_a_cut_schema(schema: str) -> bool:
+    """True if versions up to 0.1 may have made a schema of this name for a namespace whose name they cut."""
+    return len(schema) == _POSTGRES_LIMIT and re.fullmatch(r"tuning_.*_[0-9a-f]{8}", schema) is not None
+
+
+def _whole_schema(namespace: str) -> str:
+    return "tuning_" + namespace.replace("-", "_")
 
 
 def _digest(text: str, *, length: int = 5) -> str:

@@ -7,7 +7,7 @@ import socket
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Literal
 
@@ -17,16 +17,18 @@ from pydantic_core import ErrorDetails
 
 from tuning_api.printable import printable
 from tuning_api.spec import GROUP, KIND
+from tuning_api.status import Charts
 from tuning_operator import cluster, database, framework, handlers, probes
 from tuning_operator.charts.links import study_links
 from tuning_operator.cluster import Cluster
 from tuning_operator.controller import Controller, Pace
-from tuning_operator.database import Tenancy
 from tuning_operator.executors.kubernetes import KubernetesExecutor
 from tuning_operator.metrics import Metrics
+from tuning_operator.model import Study
 from tuning_operator.rounds import Rounds
 from tuning_operator.settings import ChartsSettings, OperatorSettings
 from tuning_operator.studies import OptunaStudies
+from tuning_operator.tenancy import Tenancy
 
 PASSES_AT_ONCE = 8
 MISCONFIGURED = 78
@@ -97,12 +99,15 @@ def run(settings: OperatorSettings) -> None:
 
 def wire(settings: OperatorSettings, metrics: Metrics) -> tuple[Controller, OptunaStudies, Cluster]:
     """Put the controller together: the one place that knows which gateways are real."""
-    password = settings.charts_database_password
-    signing_key = settings.signing_key.get_secret_value()
-    tenancy = Tenancy(
-        settings.url, signing_key=signing_key, charts_password=password.get_secret_value() if password else None
-    )
     gateway = cluster.connect()
+    password = settings.charts_database_password
+    tenancy = Tenancy(
+        settings.url,
+        password_key=settings.password_key.get_secret_value(),
+        charts_password=password.get_secret_value() if password else None,
+        uid_of=gateway.namespace_uid,
+        connections=settings.namespace_connections,
+    )
     executor = KubernetesExecutor(
         gateway, tenancy=tenancy, worker_url=settings.worker_url, defaults=settings.worker_defaults
     )
@@ -110,19 +115,27 @@ def wire(settings: OperatorSettings, metrics: Metrics) -> tuple[Controller, Optu
     controller = Controller(
         executor=executor,
         studies=studies,
-        links=lambda study, now: study_links(
-            study.status.charts,
-            external_url=settings.charts_url_external,
-            key=signing_key,
-            namespace=study.key.namespace,
-            study=study.key.name,
-            lifetime=timedelta(days=settings.charts_link_days),
-            now=now,
-        ),
+        links=partial(_links, settings=settings, tenancy=tenancy),
         metrics=metrics,
         pace=Pace(settings.status_seconds),
     )
     return controller, studies, gateway
+
+
+def _links(study: Study, now: datetime, *, settings: OperatorSettings, tenancy: Tenancy) -> Charts | None:
+    uid = tenancy.uid(study.key.namespace)
+    if uid is None:
+        return study.status.charts  # the database has not been reached yet
+    return study_links(
+        study.status.charts,
+        external_url=settings.charts_url_external,
+        key=settings.signing_key.get_secret_value(),
+        namespace=study.key.namespace,
+        study=study.key.name,
+        uid=uid,
+        lifetime=timedelta(days=settings.charts_link_days),
+        now=now,
+    )
 
 
 def _register_probes(

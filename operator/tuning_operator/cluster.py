@@ -51,6 +51,11 @@ class Cluster:
         key = StudyKey(metadata["namespace"], metadata["name"])
         self._call("PUT", f"{_study_path(key)}/status", body=document)
 
+    def namespace_uid(self, namespace: str) -> str:
+        """Return the uid of a namespace: another one when it was deleted and made again under the same name."""
+        document = self._call("GET", f"/api/v1/namespaces/{namespace}") or {}
+        return str(document["metadata"]["uid"])
+
     def jobs(self, namespace: str, *, selector: str) -> list[Document]:
         """Jobs of a namespace by label."""
         return self._list(f"/apis/batch/v1/namespaces/{namespace}/jobs", labelSelector=selector)

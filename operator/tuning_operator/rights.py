@@ -92,9 +92,15 @@ def triggers(schema: str) -> Iterator[str]:
 
 
 def _function(schema: str, name: str, body: str) -> str:
-    """NB: with a search path of its own, for the caller's may lead to operators that the caller has made."""
+    """Make a rule's function.
+
+    NB: with a search path of its own, for the caller's may lead to operators that the caller has made. It names pg_temp,
+    and last: where it is not named, temporary types and tables come first (PostgreSQL, "Writing SECURITY DEFINER Functions
+    Safely").
+    """
     return (
-        f"CREATE OR REPLACE FUNCTION \"{schema}\".{name}() RETURNS trigger LANGUAGE plpgsql SET search_path = ''"
+        f'CREATE OR REPLACE FUNCTION "{schema}".{name}() RETURNS trigger LANGUAGE plpgsql'
+        " SET search_path = pg_catalog, pg_temp"
         f" AS $body$ BEGIN {body} END $body$"
     )
 
@@ -110,7 +116,7 @@ RAISE EXCEPTION 'permission denied: trial % is %, and a worker cannot make it %'
 _ONLY_WHILE_IT_RUNS = """
 PERFORM 1 FROM "{schema}".trials AS trial WHERE trial.trial_id = NEW.trial_id
   -- Or it was ended by this very transaction: Optuna writes the state first and the values after it.
-  AND (trial.state = 'RUNNING' OR trial.xmin = pg_current_xact_id()::xid)
+  AND (trial.state = 'RUNNING' OR trial.xmin = pg_catalog.pg_current_xact_id()::pg_catalog.xid)
   -- So that nobody ends it before this is committed.
   FOR SHARE;
 IF NOT FOUND THEN

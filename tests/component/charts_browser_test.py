@@ -24,6 +24,7 @@ from tests.support.chart_studies import (
     two_objectives,
     with_a_constraint,
 )
+from tests.support.tenancy import UID
 
 from tuning_api.status import Phase, Reason
 from tuning_operator.charts import server
@@ -72,7 +73,7 @@ class Site:
 
     def url(self, study: str, chart: str = "") -> str:
         """The signed link of a study."""
-        return self.origin + study_path(key=KEY, namespace="research", study=study, end=END) + chart
+        return self.origin + study_path(key=KEY, namespace="research", study=study, uid=UID, end=END) + chart
 
 
 @pytest.fixture(scope="module")

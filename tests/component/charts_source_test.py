@@ -15,26 +15,25 @@ from sqlalchemy.pool import NullPool
 from tests.support.builders import a_spec
 from tests.support.plans import carry_out
 from tests.support.postgres import PostgresServer
+from tests.support.tenancy import a_tenancy, worker_url
 
 from tuning_api import naming
 from tuning_api.contract import Failure, FailureReason
 from tuning_api.status import Phase, StudyStatus
 from tuning_operator.charts import source as source_module
 from tuning_operator.charts.source import PostgresSource, StudyData
-from tuning_operator.database import Tenancy, role_password
 from tuning_operator.errors import DatabaseUnavailable
 from tuning_operator.model import Abandon, Clock, Ending, Requeue, StudyKey, TrialsPlan
 from tuning_operator.settings import CHARTS_ROLE
 from tuning_operator.studies import OptunaStudies
 
 KEY = StudyKey("team-a", "digits")
-SIGNING_KEY = "a signing key"
 
 
 @pytest.fixture
 def studies(postgres: URL) -> OptunaStudies:
     """The operator's gateway, with one open study."""
-    studies = OptunaStudies(Tenancy(postgres, signing_key=SIGNING_KEY, charts_password="charts"))
+    studies = OptunaStudies(a_tenancy(postgres))
     studies.open(KEY, a_spec())
     return studies
 
@@ -49,8 +48,7 @@ def source(postgres: URL) -> Iterator[PostgresSource]:
 
 def a_worker(postgres: URL, key: StudyKey = KEY) -> optuna.Study:
     """The study as a worker has it."""
-    schema = naming.database_schema(key.namespace)
-    url = postgres.set(username=schema, password=role_password(SIGNING_KEY, schema))
+    url = worker_url(postgres, key.namespace)
     storage = RDBStorage(url.render_as_string(hide_password=False), skip_table_creation=True)
     return optuna.load_study(study_name=key.name, storage=storage)
 
@@ -129,9 +127,7 @@ def test_a_namespace_that_was_never_granted_is_absent(
     studies: OptunaStudies, source: PostgresSource, postgres: URL
 ) -> None:
     """Charts were switched on later: its next pass grants it."""
-    OptunaStudies(Tenancy(postgres, signing_key=SIGNING_KEY, charts_password=None)).open(
-        StudyKey("team-b", "digits"), a_spec()
-    )
+    OptunaStudies(a_tenancy(postgres, charts_password=None)).open(StudyKey("team-b", "digits"), a_spec())
     assert source.load("team-b", "digits") is None
     studies.open(StudyKey("team-b", "digits"), a_spec())
     assert source.load("team-b", "digits") is not None

@@ -31,6 +31,7 @@ from tests.support.operator_process import (
 )
 from tests.support.ports import free_port
 from tests.support.process_kubelet import ProcessKubelet
+from tests.support.tenancy import UID
 from tests.support.wait import wait_until
 
 from tuning_operator.charts.figures import CHARTS as FIGURES
@@ -174,7 +175,7 @@ def _the_page_opens(gateway: Gateway, study: Document) -> None:
         elsewhere = urllib3.request("GET", f"{relay.url}/readyz")
         namespace = study["metadata"]["namespace"]
         ended = urllib3.request(
-            "GET", relay.url + study_path(key=SIGNING_KEY, namespace=namespace, study="slope", end=1)
+            "GET", relay.url + study_path(key=SIGNING_KEY, namespace=namespace, study="slope", uid=UID, end=1)
         )
         assert (again.status, forged.status, elsewhere.status, ended.status) == (304, 404, 404, 410)
         relay.shutdown()

@@ -9,11 +9,11 @@ from sqlalchemy.engine import URL
 from tests.support.builders import a_spec
 from tests.support.fakes import Fuse, MemoryExecutor
 from tests.support.plans import carry_out
+from tests.support.tenancy import a_tenancy
 
 from tuning_api import contract
 from tuning_api.status import Charts, Condition, ConditionType, Reason
 from tuning_operator.controller import Controller, Pace
-from tuning_operator.database import Tenancy
 from tuning_operator.metrics import Metrics
 from tuning_operator.model import StudyKey, TrialsPlan
 from tuning_operator.studies import OptunaStudies
@@ -31,7 +31,7 @@ class System:
 
     def restart(self) -> None:
         """A new operator, which remembers nothing."""
-        self.studies = OptunaStudies(Tenancy(self.database, signing_key="key", charts_password="charts"))
+        self.studies = OptunaStudies(a_tenancy(self.database))
         self.controller = Controller(
             executor=self.executor,
             studies=self.studies,

@@ -17,16 +17,16 @@ from cluster.kubectl import Kubectl
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import URL
-from tests.support.operator_process import SIGNING_KEY, OperatorProcess
+from tests.support.operator_process import OperatorProcess
 from tests.support.postgres import PostgresServer
 from tests.support.process_kubelet import ProcessKubelet
 from tests.support.study_on_cluster import StudyOnCluster
+from tests.support.tenancy import worker_url
 from tests.support.trial_worker import a_trial, wait_for_file
 from tests.support.wait import wait_until
 
-from tuning_api import contract, naming
+from tuning_api import contract
 from tuning_api.contract import Env
-from tuning_operator.database import role_password
 
 PASSES = 10
 """So often the operator looks at the study while the database is away: ten times TUNING_RESYNC_SECONDS, which is 1 here."""
@@ -66,8 +66,7 @@ def passes(operator: OperatorProcess) -> int:
 
 
 def rows(study: StudyOnCluster, database: URL) -> list[FrozenTrial]:
-    schema = naming.database_schema(study.namespace)
-    url = database.set(username=schema, password=role_password(SIGNING_KEY, schema))
+    url = worker_url(database, study.namespace, uid=study.namespace_uid)
     storage = RDBStorage(url.render_as_string(hide_password=False), skip_table_creation=True)
     trials = optuna.load_study(study_name=study.name, storage=storage).get_trials(deepcopy=False)
     storage.engine.dispose()

@@ -10,15 +10,14 @@ from sqlalchemy.engine import URL
 from tests.support.builders import a_spec
 from tests.support.plans import carry_out
 from tests.support.postgres import PostgresServer
+from tests.support.tenancy import a_tenancy
 from tests.support.trial_worker import TrialStudy, a_trial, run
 from tests.support.trial_worker import a_spec as a_workers_spec
 
-from tuning_api import naming
 from tuning_api.naming import CHARTS_ROLE
 from tuning_api.spec import StudySpec
 from tuning_operator import additions
 from tuning_operator.charts.source import PostgresSource
-from tuning_operator.database import Tenancy
 from tuning_operator.decide.completion import best_trials
 from tuning_operator.local.database import OneDatabase, sqlite_url
 from tuning_operator.local.folder import StudyFolder
@@ -120,7 +119,7 @@ NARROW = [WIDE | {"high": 1e-2}, {"name": "hidden_dim", "type": "categorical", "
 
 
 def gateway(url: URL) -> OptunaStudies:
-    return OptunaStudies(Tenancy(url, signing_key="a signing key", charts_password="charts"))
+    return OptunaStudies(a_tenancy(url))
 
 
 @pytest.fixture
@@ -172,8 +171,7 @@ def test_own_trials_are_numbered_on_and_alone_make_the_best(studies: OptunaStudi
     """A worker learns from the copies under its own role, and claims none of them."""
     studies.take_over(KEY, new_spec(), "wide")
     carry_out(studies, KEY, TrialsPlan(add=1))
-    schema = naming.database_schema(KEY.namespace)
-    url = Tenancy(postgres, signing_key="a signing key", charts_password=None).worker_url(schema, base=postgres)
+    url = a_tenancy(postgres, charts_password=None).worker_url(KEY.namespace, base=postgres)
     study = optuna.load_study(study_name=KEY.name, storage=url, sampler=optuna.samplers.TPESampler(n_startup_trials=4))
     trial = study.ask()
     trial.suggest_float("learning_rate", 1e-4, 1e-2, log=True)

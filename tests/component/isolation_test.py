@@ -23,17 +23,16 @@ from tests.support.builders import a_manifest, a_spec, a_study
 from tests.support.operator_process import SYSTEM_NAMESPACE, service_account_kubeconfig
 from tests.support.plans import carry_out
 from tests.support.postgres import PostgresServer
+from tests.support.tenancy import a_tenancy, worker_url
 
 from tuning_api import contract, naming
 from tuning_operator import rights
-from tuning_operator.database import Tenancy, role_password
 from tuning_operator.model import StudyKey, TrialsPlan
 from tuning_operator.render.job import WorkerDefaults, worker_job
 from tuning_operator.studies import OptunaStudies
 
 KEY = StudyKey("team-a", "digits")
 THEIRS = StudyKey("team-b", "theirs")
-SIGNING_KEY = "a signing key"
 ENDED, RUNNING, WAITING = 0, 1, 2
 """Numbers of the trials that are under attack."""
 
@@ -43,12 +42,11 @@ class Victim:
 
     def __init__(self, database: URL) -> None:
         self.database = database
-        self.studies = OptunaStudies(Tenancy(database, signing_key=SIGNING_KEY, charts_password="charts"))
+        self.studies = OptunaStudies(a_tenancy(database))
         self.studies.open(THEIRS, a_spec())
         self.studies.open(KEY, a_spec())
         carry_out(self.studies, KEY, TrialsPlan(add=3))
-        schema = naming.database_schema(KEY.namespace)
-        url = database.set(username=schema, password=role_password(SIGNING_KEY, schema))
+        url = worker_url(database, KEY.namespace)
         self.storage = RDBStorage(url.render_as_string(hide_password=False), skip_table_creation=True)
         self.study = optuna.load_study(study_name=KEY.name, storage=self.storage)
         self.study.tell(self._run(), 0.5)
@@ -205,25 +203,91 @@ def test_optuna_itself_cannot(victim: Victim, attack: Callable[[Victim], object]
     assert [study.study_name for study in optuna.get_all_study_summaries(victim.storage)] == [KEY.name]
 
 
-def test_operators_that_an_attacker_makes_do_not_get_round_the_rules(
-    victim: Victim, postgres_server: PostgresServer
-) -> None:
-    """In a database whose `public` is open to all, as before PostgreSQL 15, and with a search path of the attacker's."""
+@pytest.fixture
+def open_database(victim: Victim, postgres_server: PostgresServer) -> Victim:
+    """A victim in a database that gives everybody what PostgreSQL does by default, and did before version 15."""
     admin = create_engine(postgres_server.url(victim.database.database or ""))
     with admin.begin() as connection:
-        connection.execute(text("GRANT CREATE ON SCHEMA public TO PUBLIC"))
+        connection.exec_driver_sql("GRANT CREATE ON SCHEMA public TO PUBLIC")
+        connection.exec_driver_sql(f"GRANT TEMPORARY ON DATABASE {victim.database.database} TO PUBLIC")
     admin.dispose()
-    victim.attack(
+    return victim
+
+
+def test_operators_that_an_attacker_makes_do_not_get_round_the_rules(open_database: Victim) -> None:
+    """In a database whose `public` is open to all, as before PostgreSQL 15, and with a search path of the attacker's."""
+    open_database.attack(
         "CREATE FUNCTION public.always(tuning_team_a.trialstate, tuning_team_a.trialstate) RETURNS boolean"
         " LANGUAGE sql IMMUTABLE AS 'SELECT true';"
         "CREATE OPERATOR public.= (FUNCTION = public.always, LEFTARG = tuning_team_a.trialstate,"
         " RIGHTARG = tuning_team_a.trialstate)"
     )
     with pytest.raises(IntegrityError, match="does not run"):
-        victim.attack(
+        open_database.attack(
             "SET search_path = public, tuning_team_a, pg_catalog;"
             f"UPDATE trial_values SET value = 1 WHERE trial_id = {_ENDED}"
         )
+
+
+_TYPE_OF_MY_OWN = f"""
+CREATE TYPE pg_temp.xid AS ENUM ('mine');
+CREATE FUNCTION pg_temp.in8(xid8) RETURNS pg_temp.xid LANGUAGE sql IMMUTABLE AS $$ SELECT 'mine'::pg_temp.xid $$;
+CREATE FUNCTION pg_temp.out(pg_temp.xid) RETURNS pg_catalog.xid LANGUAGE sql STABLE
+  AS $$ SELECT xmin FROM tuning_team_a.trials WHERE trial_id = {_ENDED.replace("trials", "tuning_team_a.trials")} $$;
+CREATE CAST (xid8 AS pg_temp.xid) WITH FUNCTION pg_temp.in8(xid8);
+CREATE CAST (pg_temp.xid AS pg_catalog.xid) WITH FUNCTION pg_temp.out(pg_temp.xid) AS IMPLICIT;
+"""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "change a result",
+        "add a result",
+        "change a learning curve",
+        "lengthen a learning curve",
+        "change an ended trial's attribute",
+        "write an ended trial's attribute",
+        "declare a trial infeasible",
+    ],
+)
+def test_types_that_an_attacker_makes_do_not_get_round_the_rules(open_database: Victim, name: str) -> None:
+    """Temporary types stand before PostgreSQL's own where a search path does not say otherwise."""
+    before = open_database.contents()
+    with open_database.engine.connect() as connection:
+        connection.exec_driver_sql(_TYPE_OF_MY_OWN)
+        with pytest.raises(DBAPIError, match=r"does not run|permission denied"):
+            connection.execute(text(REFUSED[name]))
+    assert open_database.contents() == before
+
+
+_OPERATORS_OF_MY_OWN = """
+CREATE FUNCTION public.never({one}, {other}) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT false';
+CREATE OPERATOR public.= (FUNCTION = public.never, LEFTARG = {one}, RIGHTARG = {other});
+CREATE OPERATOR public.<> (FUNCTION = public.never, LEFTARG = {one}, RIGHTARG = {other});
+"""
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["have its trial not counted", "fail a trial that is complete", "queue a trial again", "run a trial once more"],
+)
+def test_operators_that_wait_for_the_operators_next_start_are_not_kept_in_its_rules(
+    open_database: Victim, name: str
+) -> None:
+    """A rule is read when it is made: by a search path on which nobody else can put anything."""
+    for one, other in (
+        ("tuning_team_a.trialstate", "tuning_team_a.trialstate"),
+        ("varchar", "varchar"),
+        ("varchar", "text"),
+        ("name", "text"),
+    ):
+        open_database.attack(_OPERATORS_OF_MY_OWN.format(one=one, other=other))
+    a_tenancy(open_database.database).open(KEY.namespace)
+    before = open_database.contents()
+    with pytest.raises(DBAPIError, match=r"permission denied|does not run"):
+        open_database.attack(REFUSED[name])
+    assert open_database.contents() == before
 
 
 def test_a_result_cannot_be_changed_while_it_is_told(victim: Victim) -> None:
@@ -241,7 +305,7 @@ def test_a_worker_that_was_replaced_in_the_middle_of_a_write_is_not_in_the_way(
 ) -> None:
     """It looked while the trial ran and writes when that has ended: Optuna passes over it, and the next call says so."""
     trial_id = _trial_id(victim, RUNNING)
-    operators = Tenancy(victim.database, signing_key=SIGNING_KEY, charts_password=None).open(KEY.namespace)
+    operators = a_tenancy(victim.database, charts_password=None).open(KEY.namespace)
     really = victim.storage.check_trial_is_updatable
 
     def replaced_meanwhile(trial: int, state: TrialState) -> None:
@@ -275,7 +339,7 @@ def test_a_database_of_an_earlier_version_gets_the_rules_with_the_next_start(vic
         connection.execute(text(f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA {schema} TO {schema}"))
     assert victim.attack(REFUSED["change a result"]) == 1
     for _ in range(2):
-        Tenancy(victim.database, signing_key=SIGNING_KEY, charts_password="charts").open(KEY.namespace)
+        a_tenancy(victim.database).open(KEY.namespace)
     for name in ("change a result", "create a trial", "exchange two trials", "use up the numbers of trials"):
         with pytest.raises(DBAPIError, match=r"permission denied|does not run"):
             victim.attack(REFUSED[name])

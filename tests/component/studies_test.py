@@ -15,22 +15,22 @@ from sqlalchemy.exc import OperationalError, ProgrammingError
 from tests.support.builders import a_spec
 from tests.support.plans import carry_out
 from tests.support.postgres import PostgresServer
+from tests.support.tenancy import a_tenancy, worker_url
 
 from tuning_api import contract, naming
 from tuning_api.contract import Failure, FailureReason
 from tuning_api.status import Phase, StudyStatus
 from tuning_operator import studies as gateway_module
-from tuning_operator.database import Tenancy, connect_arguments, role_password
+from tuning_operator.database import connect_arguments
 from tuning_operator.errors import DatabaseUnavailable
 from tuning_operator.model import Abandon, Clock, Ending, Pulse, Requeue, StudyKey, TrialsPlan, TrialState
 from tuning_operator.studies import OptunaStudies
 
 KEY = StudyKey("team-a", "digits")
-SIGNING_KEY = "a signing key"
 
 
 def gateway(url: URL) -> OptunaStudies:
-    return OptunaStudies(Tenancy(url, signing_key=SIGNING_KEY, charts_password="charts"))
+    return OptunaStudies(a_tenancy(url))
 
 
 @pytest.fixture
@@ -43,8 +43,7 @@ def studies(postgres: URL) -> OptunaStudies:
 
 def worker_storage(postgres: URL, namespace: str = "team-a") -> RDBStorage:
     """The database as a worker of a namespace sees it."""
-    schema = naming.database_schema(namespace)
-    url = postgres.set(username=schema, password=role_password(SIGNING_KEY, schema))
+    url = worker_url(postgres, namespace)
     return RDBStorage(url.render_as_string(hide_password=False), skip_table_creation=True)
 
 
@@ -146,7 +145,7 @@ def test_rubbish_that_user_code_wrote_does_not_stop_the_controller(studies: Optu
     """By an earlier version's rights any attribute of a trial; what cannot be read counts as not written."""
     carry_out(studies, KEY, TrialsPlan(add=1))
     trial = optuna.load_study(study_name=KEY.name, storage=worker_storage(postgres)).ask()
-    operators = Tenancy(postgres, signing_key=SIGNING_KEY, charts_password=None).open(KEY.namespace)
+    operators = a_tenancy(postgres, charts_password=None).open(KEY.namespace)
     for name, value in RUBBISH.items():
         operators.set_trial_user_attr(trial._trial_id, name, value)
     record = studies.read(KEY)

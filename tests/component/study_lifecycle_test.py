@@ -14,13 +14,11 @@ from cluster.kubectl import Kubectl
 from optuna.storages import RDBStorage
 from sqlalchemy.engine import URL
 from tests.support.builders import DIGITS_TRIAL
-from tests.support.operator_process import SIGNING_KEY, OperatorProcess
+from tests.support.operator_process import OperatorProcess
 from tests.support.process_kubelet import ProcessKubelet
 from tests.support.study_on_cluster import TRIAL_SECONDS, StudyOnCluster, slow
+from tests.support.tenancy import worker_url
 from tests.support.wait import wait_until
-
-from tuning_api import naming
-from tuning_operator.database import role_password
 
 Document = dict[str, Any]
 UNPULLABLE = "registry.example/missing:1"
@@ -37,8 +35,7 @@ def kubelet(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactor
 
 def rows(study: StudyOnCluster, database: URL) -> list[optuna.trial.FrozenTrial]:
     """Its trials, read with the worker's role."""
-    schema = naming.database_schema(study.namespace)
-    url = database.set(username=schema, password=role_password(SIGNING_KEY, schema))
+    url = worker_url(database, study.namespace, uid=study.namespace_uid)
     storage = RDBStorage(url.render_as_string(hide_password=False), skip_table_creation=True)
     return optuna.load_study(study_name=study.name, storage=storage).get_trials(deepcopy=False)
 

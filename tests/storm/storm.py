@@ -27,13 +27,13 @@ from sqlalchemy.pool import NullPool
 from tests.storm import plan, trials, verdict
 from tests.storm.plan import Fault, Kind, Step
 from tests.storm.verdict import Fact, Sample
-from tests.support.operator_process import SIGNING_KEY, OperatorProcess, service_account_kubeconfig
+from tests.support.operator_process import OperatorProcess, service_account_kubeconfig
 from tests.support.postgres import PostgresServer
 from tests.support.process_kubelet import ProcessKubelet
 from tests.support.study_on_cluster import StudyOnCluster
+from tests.support.tenancy import worker_url
 
 from tuning_api import naming
-from tuning_operator.database import role_password
 
 Document = dict[str, Any]
 TASKS: dict[str, Document] = {
@@ -411,8 +411,7 @@ def _last_pass(metrics: str) -> float:
 
 def _rows(study: StudyOnCluster, database: URL) -> list[FrozenTrial]:
     """All trials of a study, read with the worker's role."""
-    schema = naming.database_schema(study.namespace)
-    url = database.set(username=schema, password=role_password(SIGNING_KEY, schema))
+    url = worker_url(database, study.namespace, uid=study.namespace_uid)
     storage = RDBStorage(url.render_as_string(hide_password=False), skip_table_creation=True)
     try:
         return optuna.load_study(study_name=study.name, storage=storage).get_trials(deepcopy=False)

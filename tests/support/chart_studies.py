@@ -11,10 +11,12 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from tests.support.builders import DIGITS_TRIAL, a_spec
+from tests.support.tenancy import UID
 
 from tuning_api import contract
 from tuning_api.spec import StudySpec
 from tuning_api.status import Condition, ConditionStatus, ConditionType, Phase, Reason, StudyStatus
+from tuning_operator.charts.links import namespace_mark
 from tuning_operator.charts.source import StudyData
 from tuning_operator.model import Clock
 
@@ -163,6 +165,7 @@ def a_study_data(trials: Iterable[FrozenTrial] | None = None, **changes: Any) ->
         spec=a_search_spec(),
         status=a_status(),
         clock=Clock(0, BEGIN),
+        mark=namespace_mark(UID),
     )
     return replace(data, **changes)
 

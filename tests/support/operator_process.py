@@ -17,11 +17,11 @@ from cluster.control_plane import ControlPlane
 from cluster.kubectl import Kubectl
 from sqlalchemy.engine import URL
 from tests.support.ports import free_port
+from tests.support.tenancy import PASSWORD_KEY, SIGNING_KEY
 from tests.support.wait import wait_until
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SYSTEM_NAMESPACE = "tuningstudy-system"
-SIGNING_KEY = "test-signing-key"
 CHARTS_PASSWORD = "test-charts-password"
 _NOT_IN_THE_IMAGE = ("sklearn", "torch", "pytorch_lightning")
 
@@ -112,6 +112,7 @@ class OperatorProcess:
             "KUBECONFIG": str(self.kubeconfig),
             "TUNING_DATABASE_URL": self.database.render_as_string(hide_password=False),
             "TUNING_SIGNING_KEY": SIGNING_KEY,
+            "TUNING_PASSWORD_KEY": PASSWORD_KEY,
             "TUNING_CHARTS_DATABASE_PASSWORD": CHARTS_PASSWORD,
             "TUNING_TRIAL_IMAGE": "tuningstudy-trial:test",
             "TUNING_CHARTS_URL": "https://charts.example",

@@ -5,6 +5,7 @@ from typing import Any
 
 from cluster.kubectl import Kubectl
 from tests.support.builders import DIGITS_TRIAL, a_manifest
+from tests.support.tenancy import namespace_uid
 from tests.support.wait import wait_until
 
 Document = dict[str, Any]
@@ -16,6 +17,11 @@ class StudyOnCluster:
 
     def __init__(self, kubectl: Kubectl, namespace: str, name: str = "digits") -> None:
         self.kubectl, self.namespace, self.name = kubectl, namespace, name
+
+    @property
+    def namespace_uid(self) -> str:
+        """The uid of its namespace."""
+        return namespace_uid(self.kubectl, self.namespace)
 
     def apply(self, **spec: Any) -> str:
         """Apply a manifest; what kubectl says."""

@@ -20,12 +20,13 @@ from sqlalchemy.engine import URL
 from tests.support.builders import a_study
 from tests.support.plans import carry_out
 from tests.support.postgres import PostgresServer
+from tests.support.tenancy import a_tenancy
 from tests.support.wait import wait_until
 
 from tuning_api import contract, naming
 from tuning_api.spec import StudySpec
 from tuning_operator import decide
-from tuning_operator.database import Tenancy, connect_arguments
+from tuning_operator.database import connect_arguments
 from tuning_operator.model import Ending, Plan, Requeue, Snapshot, StudyKey, TrialsPlan
 from tuning_operator.studies import OptunaStudies
 from tuning_trial import __main__ as worker
@@ -33,7 +34,6 @@ from tuning_trial import lightning_runner  # noqa: F401 - imported here, it need
 
 DEADLINE_SECONDS = 120
 MODULE = "tests.support.trial_models"
-_SIGNING_KEY = "a signing key"
 
 
 def a_spec(**changes: Any) -> StudySpec:
@@ -73,9 +73,9 @@ class TrialStudy:
         self._key = StudyKey("team-a", name)
         self._schema = naming.database_schema("team-a")
         database = server.create_database()
-        self._gateway = OptunaStudies(tenancy := Tenancy(database, signing_key=_SIGNING_KEY, charts_password=None))
+        self._gateway = OptunaStudies(tenancy := a_tenancy(database, charts_password=None))
         self._gateway.open(self._key, spec)
-        self.url = tenancy.worker_url(self._schema, base=database)
+        self.url = tenancy.worker_url("team-a", base=database)
         self.optuna = optuna.load_study(study_name=name, storage=_operators_storage(database, self._schema))
 
     def change(self, spec: StudySpec) -> None:

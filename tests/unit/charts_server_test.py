@@ -29,13 +29,14 @@ from tests.support.chart_studies import (
     a_study_data,
     hostile_trials,
 )
+from tests.support.tenancy import UID
 
 from tuning_api import contract
 from tuning_api.status import Phase, Reason
 from tuning_operator.charts import server
 from tuning_operator.charts.assets import PLOTLY, asset_path, assets
 from tuning_operator.charts.figures import CHARTS, in_words, render
-from tuning_operator.charts.links import study_path
+from tuning_operator.charts.links import namespace_mark, study_path
 from tuning_operator.charts.page import Moment, report_page
 from tuning_operator.charts.renderer import Renderer
 from tuning_operator.charts.server import create_app
@@ -47,7 +48,7 @@ from tuning_operator.errors import DatabaseUnavailable
 KEY = "a signing key"
 END = int(datetime(2096, 1, 1, tzinfo=UTC).timestamp())
 """Of the links. NB: the same in each process, since tests that run side by side are named by their paths."""
-PATH = study_path(key=KEY, namespace="research", study="digits", end=END)
+PATH = study_path(key=KEY, namespace="research", study="digits", uid=UID, end=END)
 PAGES = ("", "data", "figures", "report.html", "trials.json", *CHARTS)
 Client = TestClient[Any, Any]
 
@@ -118,16 +119,18 @@ def test_a_signed_link_opens_every_page_of_its_study(page: str) -> None:
 
 
 FOREIGN = {
-    "another study's signature": study_path(key=KEY, namespace="research", study="glosses", end=END).replace(
+    "another study's signature": study_path(key=KEY, namespace="research", study="glosses", uid=UID, end=END).replace(
         "glosses", "digits"
     ),
-    "another key": study_path(key="another key", namespace="research", study="digits", end=END),
+    "another key": study_path(key="another key", namespace="research", study="digits", uid=UID, end=END),
     "a later end": PATH.replace(str(END), str(END + 1)),
-    "a forged link that would have ended": study_path(key="another key", namespace="research", study="digits", end=1),
+    "a forged link that would have ended": study_path(
+        key="another key", namespace="research", study="digits", uid=UID, end=1
+    ),
     "a link without an end": PATH.replace(f"{END}.", ""),
     "no signature": "/studies/research/digits/x/",
     "bytes that are no text": "/studies/research/digits/%ff%fe/",
-    "a study that does not exist": study_path(key=KEY, namespace="research", study="gone", end=END),
+    "a study that does not exist": study_path(key=KEY, namespace="research", study="gone", uid=UID, end=END),
     "a chart that does not exist": PATH + "pie",
     "an unknown path": "/",
     "a file that does not exist": "/static/abc/page.js",
@@ -173,13 +176,20 @@ def test_a_link_opens_nothing_from_its_end_on(
 def test_whoever_had_a_link_is_told_that_it_has_ended_and_how_to_get_another(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same for a study that is there and one that is not; and another link that was renewed goes on."""
     monkeypatch.setattr(server, "_now", lambda: datetime.fromtimestamp(END, UTC))
-    gone = study_path(key=KEY, namespace="research", study="gone", end=END)
+    gone = study_path(key=KEY, namespace="research", study="gone", uid=UID, end=END)
     pages = [Read(fetch(path)[1]).text for path in (PATH, PATH.rstrip("/"), gone)]
     assert all("This link has ended" in page for page in pages)
     assert "tuningstudy open digits -n research" in pages[0]
     assert "kubectl get tuningstudy digits -n research -o jsonpath='{.status.charts.report}'" in pages[0]
     assert pages[2].replace("gone", "digits") == pages[0] == pages[1]
-    assert fetch(study_path(key=KEY, namespace="research", study="digits", end=END + 1))[0].status == 200
+    assert fetch(study_path(key=KEY, namespace="research", study="digits", uid=UID, end=END + 1))[0].status == 200
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_link_opens_nothing_in_a_namespace_that_was_made_again(page: str) -> None:
+    """Who had it may not read what the next owners of the name do; the answer tells how to get another."""
+    answer, text = fetch(PATH + page, source=FakeSource(a_study_data(mark=namespace_mark("another uid"))))
+    assert (answer.status, "This link has ended" in text) == (410, True)
 
 
 OVERSIZED = {

@@ -1,12 +1,15 @@
 """The Job of a worker: safe by default, and the user's pod template underneath."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.support.builders import DIGITS_TRIAL, a_spec, a_study
 
 from tuning_api import naming
-from tuning_operator.render.job import WorkerDefaults, merge, worker_job
+from tuning_operator.render.job import CERTIFICATE_PATH, WorkerDefaults, merge, worker_job
 from tuning_operator.render.secret import worker_secret
 
 DEFAULTS = WorkerDefaults(image="registry.example/trial:1", image_pull_policy="IfNotPresent")
@@ -193,7 +196,7 @@ def test_names_are_unique_to_the_study_and_short_enough() -> None:
 
 @pytest.mark.parametrize(
     ("namespace", "schema"),
-    [("research", "tuning_research"), ("team-a", "tuning_team_a"), ("n" * 63, f"tuning_{'n' * 47}_")],
+    [("research", "tuning_research"), ("team-a", "tuning_team_a"), ("n" * 63, f"tuningx_{'n' * 22}_")],
 )
 def test_schemas_fit_postgres(namespace: str, schema: str) -> None:
     """63 bytes, and different namespaces stay different."""
@@ -202,7 +205,54 @@ def test_schemas_fit_postgres(namespace: str, schema: str) -> None:
     assert naming.database_schema("n" * 63) != naming.database_schema("n" * 62 + "m")
 
 
+LONG = "customer-acme-production-machine-learning-research-platform-eu"
+NAMESPACES = st.from_regex(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", fullmatch=True)
+
+
+@given(
+    st.lists(NAMESPACES | st.sampled_from([LONG, f"{'n' * 62}x", f"{'n' * 62}y"]), unique=True, max_size=20), st.data()
+)
+def test_no_namespace_can_be_given_the_name_of_another_ones_schema(namespaces: list[str], data: st.DataObject) -> None:
+    """Not by cutting, and not by calling a namespace as the schema of another one is called."""
+    schemas = [naming.database_schema(namespace) for namespace in namespaces]
+    assert len(set(schemas)) == len(schemas)
+    if schemas:
+        mimic = data.draw(st.sampled_from(schemas)).replace("_", "-")
+        for name in (mimic, mimic.partition("-")[2]):
+            assert name in namespaces or naming.database_schema(name) not in schemas
+
+
+def test_what_an_earlier_version_may_have_cut_is_known_by_its_shape() -> None:
+    """A namespace of 56 letters may be called as one of 62 was cut to."""
+    earlier = naming.earlier_database_schema(LONG)
+    assert earlier == "tuning_customer_acme_production_machine_learning_resea_561b7b26"
+    assert naming.database_schema("customer-acme-production-machine-learning-resea-561b7b26") == earlier
+    assert naming.may_be_a_cut_schema(earlier)
+    assert not naming.may_be_a_cut_schema(naming.database_schema(LONG))
+    assert not naming.may_be_a_cut_schema("tuning_research_561b7b26")
+
+
 def test_the_secret_holds_the_url_under_one_key() -> None:
     """The Job and the Secret agree on names."""
-    secret = worker_secret(namespace="research", url="postgresql://x")
+    secret = worker_secret(namespace="research", url="postgresql://x", certificate=None)
     assert (secret["metadata"]["name"], secret["stringData"]) == (naming.WORKER_SECRET, {"url": "postgresql://x"})
+
+
+def test_a_certificate_is_in_the_secret_and_where_the_url_says() -> None:
+    """Workers verify the database by the operator's own authority."""
+    secret = worker_secret(namespace="research", url="postgresql://x", certificate="PEM")
+    assert secret["stringData"]["ca.crt"] == "PEM"
+    defaults = replace(DEFAULTS, certificate="PEM")
+    template = worker_job(a_study(spec=a_spec()), index=0, defaults=defaults)["spec"]["template"]["spec"]
+    volume = next(item for item in template["volumes"] if item["name"] == "database")
+    mount = next(item for item in template["containers"][0]["volumeMounts"] if item["name"] == "database")
+    assert volume["secret"] == {"secretName": naming.WORKER_SECRET, "items": [{"key": "ca.crt", "path": "ca.crt"}]}
+    assert (f"{mount['mountPath']}/ca.crt", mount["readOnly"]) == (CERTIFICATE_PATH, True)
+    assert "database" not in {item["name"] for item in pod()["volumes"]}
+
+
+def test_the_platform_says_how_much_a_worker_may_write() -> None:
+    """Else one trial fills the node's disk, and the pods of others are evicted."""
+    defaults = replace(DEFAULTS, tmp_size="20Gi")
+    volumes = worker_job(a_study(spec=a_spec()), index=0, defaults=defaults)["spec"]["template"]["spec"]["volumes"]
+    assert next(item for item in volumes if item["name"] == "tmp") == {"name": "tmp", "emptyDir": {"sizeLimit": "20Gi"}}

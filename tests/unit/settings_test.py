@@ -1,9 +1,13 @@
 """The operator's settings: what the chart says by environment variables."""
 
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
+from tests.support.tenancy import PASSWORD_KEY, SIGNING_KEY
 
 from tuning_operator.__main__ import MISCONFIGURED, main
+from tuning_operator.render.job import CERTIFICATE_PATH
 from tuning_operator.settings import CHARTS_ROLE, ChartsSettings, OperatorSettings
 
 URL = "postgresql://me:hunter2@db.example:5433/tuning"
@@ -11,8 +15,9 @@ URL = "postgresql://me:hunter2@db.example:5433/tuning"
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing but a signing key."""
-    monkeypatch.setenv("TUNING_SIGNING_KEY", "key")
+    """Nothing but the two keys."""
+    monkeypatch.setenv("TUNING_SIGNING_KEY", SIGNING_KEY)
+    monkeypatch.setenv("TUNING_PASSWORD_KEY", PASSWORD_KEY)
 
 
 PLACES = {
@@ -63,7 +68,71 @@ def test_lists_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     assert OperatorSettings().namespaces == ("research", "team-vision")
 
 
+ENCRYPTED = {
+    "by the settings": ({"DATABASE_URL": URL, "DATABASE_SSL_MODE": "require"}, {"sslmode": "require"}),
+    "by the settings, of parts": ({"DATABASE_HOST": "db", "DATABASE_SSL_MODE": "require"}, {"sslmode": "require"}),
+    "by the URL, which knows its server": (
+        {"DATABASE_URL": f"{URL}?sslmode=verify-full&sslrootcert=system", "DATABASE_SSL_MODE": "require"},
+        {"sslmode": "verify-full", "sslrootcert": "system"},
+    ),
+}
+
+
+@pytest.mark.parametrize(("variables", "query"), ENCRYPTED.values(), ids=ENCRYPTED)
+def test_every_way_in_is_encrypted_alike(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], query: dict[str, str]
+) -> None:
+    """The operator's, the charts server's and the workers'."""
+    for name, value in variables.items():
+        monkeypatch.setenv(f"TUNING_{name}", value)
+    monkeypatch.setenv("TUNING_CHARTS_DATABASE_PASSWORD", "other")
+    assert OperatorSettings().url.query == OperatorSettings().worker_url.query == query
+    assert ChartsSettings().charts_url.query == query
+
+
+def test_workers_are_given_the_certificate_and_told_where_they_find_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The operator's own file is not in their pods: they have it from the Secret."""
+    authority = tmp_path / "ca.crt"
+    authority.write_text("-----BEGIN CERTIFICATE-----")
+    monkeypatch.setenv("TUNING_DATABASE_URL", f"{URL}?sslmode=verify-full")
+    monkeypatch.setenv("TUNING_DATABASE_CA_FILE", str(authority))
+    settings = OperatorSettings()
+    assert settings.url.query["sslrootcert"] == str(authority)
+    assert settings.worker_url.query["sslrootcert"] == CERTIFICATE_PATH
+    assert settings.worker_defaults.certificate == "-----BEGIN CERTIFICATE-----"
+
+
+HIDDEN = "postgresql://me@host/db?{}=hunter2"
 MISTAKES = {
+    "no password key": ({"PASSWORD_KEY": None, "DATABASE_URL": URL}, "TUNING_PASSWORD_KEY"),
+    "a short key": ({"PASSWORD_KEY": "tuning2024", "DATABASE_URL": URL}, "at least 32 characters"),
+    "an empty key": ({"SIGNING_KEY": "", "DATABASE_URL": URL}, "TUNING_SIGNING_KEY: a key has at least 32"),
+    "a key of one letter": ({"SIGNING_KEY": "a" * 64, "DATABASE_URL": URL}, "8 different ones"),
+    "one key for both": ({"SIGNING_KEY": PASSWORD_KEY, "DATABASE_URL": URL}, "must differ"),
+    **{
+        f"{name} in the query": ({"DATABASE_URL": HIDDEN.format(name)}, f"has {name}, and may have")
+        for name in (
+            "user",
+            "password",
+            "passfile",
+            "service",
+            "host",
+            "hostaddr",
+            "port",
+            "dbname",
+            "options",
+            "sslkey",
+        )
+    },
+    "a query of two": ({"DATABASE_URL": f"{URL}?sslmode=require&sslmode=disable"}, "sslmode must be one of"),
+    "no such sslmode": ({"DATABASE_URL": f"{URL}?sslmode=always"}, "sslmode must be one of"),
+    "no such mode": ({"DATABASE_URL": URL, "DATABASE_SSL_MODE": "always"}, "TUNING_DATABASE_SSL_MODE"),
+    "nothing to verify by": ({"DATABASE_URL": f"{URL}?sslmode=verify-ca"}, "set TUNING_DATABASE_CA_FILE"),
+    "no such certificate": ({"DATABASE_URL": URL, "DATABASE_CA_FILE": "/none"}, "TUNING_DATABASE_CA_FILE"),
+    "no such certificate in the URL": ({"DATABASE_URL": f"{URL}?sslrootcert=/none"}, "there is no such file"),
+    "a port that is no number": ({"DATABASE_URL": "postgresql://me:hunter2@host:hunter2/db"}, "is not a URL"),
     "no signing key": ({"SIGNING_KEY": None, "DATABASE_URL": URL}, "TUNING_SIGNING_KEY"),
     "another database": ({"DATABASE_URL": "mysql://host/db"}, "must be a Postgres URL, not mysql"),
     "no URL at all": ({"DATABASE_URL": "db.example"}, "is not a URL of the form postgresql://"),
@@ -90,6 +159,7 @@ def test_a_mistake_is_named_in_one_line_and_ends_the_operator(
     said = capsys.readouterr().err
     assert words in said
     assert "Traceback" not in said
+    assert "hunter2" not in said
 
 
 def test_a_setting_of_the_wrong_type_is_refused_when_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:

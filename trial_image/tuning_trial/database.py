@@ -204,9 +204,15 @@ def is_away(error: BaseException) -> bool:
         case exc.DBAPIError(connection_invalidated=True):
             return True
         case exc.OperationalError() | exc.InterfaceError() as cause:
-            return not _REFUSED.search(str(cause.orig))
+            return _REFUSED.search(str(cause.orig)) is None
         case _:
             return False
+
+
+def is_locked_out(error: BaseException) -> bool:
+    """True if the database is there and does not take the worker's role or password."""
+    cause = _cause(error)
+    return isinstance(cause, exc.OperationalError) and _REFUSED.search(str(cause.orig)) is not None
 
 
 def is_refused(error: BaseException) -> bool:

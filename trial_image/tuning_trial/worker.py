@@ -121,6 +121,9 @@ def work(
     except (StorageInternalError, SQLAlchemyError) as error:
         if database.is_away(error):
             raise DatabaseAwayError(f"the database stayed away: {database.describe(error)}") from error
+        if database.is_locked_out(error):
+            # It was let in when it began: the operator has changed the password since, and a new worker has the new one.
+            raise DatabaseAwayError(f"the database lets this worker in no more: {database.describe(error)}") from error
         raise
 
 

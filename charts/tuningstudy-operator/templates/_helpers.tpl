@@ -179,6 +179,9 @@ http://{{ include "tuningstudy.fullname" . }}-charts.{{ .Release.Namespace }}.sv
   resources: [events]
   verbs: [list, create]
 - apiGroups: [""]
+  resources: [namespaces]
+  verbs: [get]                           # the uid alone: a namespace that is made again has other passwords
+- apiGroups: [""]
   resources: [secrets]
   verbs: [create]                        # RBAC cannot restrict create by name
 - apiGroups: [""]

@@ -22,7 +22,7 @@ from sqlalchemy.engine import URL
 from tuning_operator.charts import page
 from tuning_operator.charts.assets import assets
 from tuning_operator.charts.figures import charts_of
-from tuning_operator.charts.links import end_of
+from tuning_operator.charts.links import read_ticket
 from tuning_operator.charts.page import Moment
 from tuning_operator.charts.renderer import Renderer, figures_version
 from tuning_operator.charts.source import PostgresSource, StudySource
@@ -194,26 +194,29 @@ async def _trials(request: web.Request) -> web.Response:
     return _json(request, trials_json(moment.data, now=moment.now))
 
 
-def _verify(request: web.Request) -> tuple[str, str]:
-    """Namespace and study of a signed link.
+def _verify(request: web.Request) -> tuple[str, str, str]:
+    """Return namespace, study and the namespace's mark of a signed link.
 
     Raises:
         web.HTTPNotFound: it is not signed for this study.
         web.HTTPGone: it was, and has ended.
     """
-    namespace, study, ticket = (request.match_info[name] for name in ("namespace", "study", "ticket"))
-    end = end_of(ticket, key=request.app[SIGNING_KEY], namespace=namespace, study=study)
-    if end is None:
+    namespace, study, text = (request.match_info[name] for name in ("namespace", "study", "ticket"))
+    ticket = read_ticket(text, key=request.app[SIGNING_KEY], namespace=namespace, study=study)
+    if ticket is None:
         raise web.HTTPNotFound
-    if end <= _now().timestamp():
+    if ticket.end <= _now().timestamp():
         raise web.HTTPGone
-    return namespace, study
+    return namespace, study, ticket.mark
 
 
 async def _load(request: web.Request) -> Moment:
-    moment = await request.app[LOADER].load(*_verify(request))
+    namespace, study, mark = _verify(request)
+    moment = await request.app[LOADER].load(namespace, study)
     if moment is None:
         raise web.HTTPNotFound
+    if mark != moment.data.mark:
+        raise web.HTTPGone
     return moment
 
 

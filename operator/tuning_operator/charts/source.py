@@ -7,7 +7,7 @@ bounded: who opens many studies one after the other pays in time, not in the ser
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from optuna.storages import RDBStorage
@@ -21,9 +21,11 @@ from sqlalchemy.exc import DBAPIError
 from tuning_api import contract, naming
 from tuning_api.spec import StudySpec
 from tuning_api.status import StudyStatus, read_status
+from tuning_operator.charts.links import namespace_mark
 from tuning_operator.database import database_errors, open_storage
 from tuning_operator.errors import DatabaseUnavailable
 from tuning_operator.model import Clock
+from tuning_operator.tenancy import owner_of
 
 SCHEMAS_KEPT = 32
 STUDIES_KEPT = 32
@@ -46,6 +48,8 @@ class StudyData:
     """None where this version cannot read what another one has written."""
     status: StudyStatus = field(default_factory=StudyStatus)
     clock: Clock = field(default_factory=Clock)
+    mark: str | None = None
+    """Of the namespace (`links.namespace_mark`); None without a cluster."""
 
 
 class StudySource(Protocol):
@@ -86,7 +90,11 @@ class PostgresSource:
             self._studies.clear()
 
     def _load(self, namespace: str, study: str) -> StudyData:
-        return read_study(self._storage(namespace, study), namespace=namespace, study=study)
+        schema = naming.database_schema(namespace)
+        with self._schema(schema).engine.connect() as connection:
+            owner = owner_of(connection, schema)
+        data = read_study(self._storage(namespace, study), namespace=namespace, study=study)
+        return replace(data, mark=namespace_mark(owner.uid) if owner else None)
 
     def _storage(self, namespace: str, study: str) -> _CachedStorage:
         schema = self._schema(naming.database_schema(namespace))

@@ -11,11 +11,11 @@ from tuning_api.contract import ExitCode
 from tuning_api.spec import GROUP, KIND, VERSION
 from tuning_api.status import Reason, StudyStatus, read_status
 from tuning_operator.cluster import Cluster
-from tuning_operator.database import Tenancy
 from tuning_operator.errors import Conflict
 from tuning_operator.model import Ending, Study, StudyKey, Trouble, Worker, WorkerState
 from tuning_operator.render.job import WorkerDefaults, worker_job
 from tuning_operator.render.secret import worker_secret
+from tuning_operator.tenancy import Tenancy
 
 Document = dict[str, Any]
 
@@ -59,8 +59,9 @@ class KubernetesExecutor:
     def prepare(self, study: Study) -> None:
         """See `Executor`."""
         namespace = study.key.namespace
-        url = self._tenancy.worker_url(naming.database_schema(namespace), base=self._worker_url)
-        self._cluster.ensure_secret(worker_secret(namespace=namespace, url=url))
+        url = self._tenancy.worker_url(namespace, base=self._worker_url)
+        secret = worker_secret(namespace=namespace, url=url, certificate=self._defaults.certificate)
+        self._cluster.ensure_secret(secret)
 
     def start_worker(self, study: Study, index: int) -> None:
         """See `Executor`."""

@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
 from tuning_api import naming
@@ -13,6 +14,8 @@ CODE_PATH = "/opt/tuningstudy/code"
 PYTHON_PATH = f"{CODE_PATH}:{CODE_PATH}/{naming.CODE_ARCHIVE}"
 """The ConfigMap's files, and the archive among them: Python imports from it, and passes over it where there is none."""
 CHECKPOINTS_PATH = "/var/lib/tuningstudy/checkpoints"
+CERTIFICATE_PATH = f"/etc/tuningstudy/database/{naming.WORKER_SECRET_CA}"
+"""Of the authority that signed the database's certificate; the workers' URL names it (libpq's `sslrootcert`)."""
 SCRATCH_PATH = "/tmp/trials"  # noqa: S108 - a volume of the pod's own
 USER_ID = 10001
 GRACE_SECONDS = 120
@@ -34,6 +37,10 @@ class WorkerDefaults:
     image: str
     image_pull_policy: str | None = None
     image_pull_secrets: tuple[str, ...] = ()
+    certificate: str | None = None
+    """Of the authority that signed the database's certificate, as PEM."""
+    tmp_size: str | None = None
+    """How much a worker may write to /tmp, as a quantity; None: as much as the node has."""
 
 
 def worker_job(study: Study, *, index: int, defaults: WorkerDefaults) -> Document:
@@ -110,7 +117,7 @@ def _pod_template(study: Study, *, labels: dict[str, str], defaults: WorkerDefau
             "capabilities": {"drop": ["ALL"]},
         },
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "volumeMounts": _mounts(study),
+        "volumeMounts": _mounts(study, defaults),
     }
     if defaults.image_pull_policy and not trial.image:
         container["imagePullPolicy"] = defaults.image_pull_policy
@@ -129,7 +136,7 @@ def _pod_template(study: Study, *, labels: dict[str, str], defaults: WorkerDefau
                 "seccompProfile": {"type": "RuntimeDefault"},
             },
             "containers": [container],
-            "volumes": _volumes(study),
+            "volumes": _volumes(study, defaults),
         },
     }
     if defaults.image_pull_secrets:
@@ -167,11 +174,14 @@ def _names_of_users_environment(study: Study) -> set[str]:
     return {item.get("name") for container in containers for item in container.get("env", [])}
 
 
-def _volumes(study: Study) -> list[Document]:
+def _volumes(study: Study, defaults: WorkerDefaults) -> list[Document]:
     volumes: list[Document] = [
-        {"name": "tmp", "emptyDir": {}},
+        {"name": "tmp", "emptyDir": {"sizeLimit": defaults.tmp_size} if defaults.tmp_size else {}},
         {"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": SHARED_MEMORY}},
     ]
+    if defaults.certificate:
+        item = {"key": naming.WORKER_SECRET_CA, "path": naming.WORKER_SECRET_CA}
+        volumes.append({"name": "database", "secret": {"secretName": naming.WORKER_SECRET, "items": [item]}})
     if name := _code(study):
         volumes.append({"name": "code", "configMap": {"name": name}})
     if claim := _claim(study):
@@ -179,11 +189,13 @@ def _volumes(study: Study) -> list[Document]:
     return volumes
 
 
-def _mounts(study: Study) -> list[Document]:
+def _mounts(study: Study, defaults: WorkerDefaults) -> list[Document]:
     mounts: list[Document] = [
         {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108
         {"name": "shared-memory", "mountPath": "/dev/shm"},  # noqa: S108
     ]
+    if defaults.certificate:
+        mounts.append({"name": "database", "mountPath": str(PurePosixPath(CERTIFICATE_PATH).parent), "readOnly": True})
     if _code(study):
         mounts.append({"name": "code", "mountPath": CODE_PATH, "readOnly": True})
     if _claim(study):
