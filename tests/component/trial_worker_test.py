@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import create_engine
 from sqlalchemy.engine import make_url
+from sqlalchemy.pool import NullPool
 from tests.support.postgres import PostgresServer
 from tests.support.trial_worker import (
     DEADLINE_SECONDS,
@@ -278,6 +280,41 @@ def test_a_database_that_stays_away_ends_the_worker_but_not_the_trial(
             postgres_server.start()
         assert "the database stayed away: " in worker.log()
     assert [trial.state for trial in study.trials()] == [RUNNING]
+
+
+def _change_password(server: PostgresServer) -> None:
+    """As the operator does when its key is another one; sessions from before are gone, as after a restart of the database."""
+    with create_engine(server.url(), poolclass=NullPool).begin() as connection:
+        connection.exec_driver_sql("ALTER ROLE tuning_team_a PASSWORD 'another one'")
+        connection.exec_driver_sql(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'tuning_team_a'"
+        )
+
+
+def test_a_password_that_changes_in_the_middle_of_a_trial_costs_the_worker_but_not_the_trial(
+    postgres_server: PostgresServer, folder: Path
+) -> None:
+    """Exit 75: the next worker has the new one, and the controller queues the trial again."""
+    study = waiting_study(postgres_server, folder)
+    with running(study.environment(folder), folder) as worker:
+        wait_for_the_second_epoch(folder)
+        _change_password(postgres_server)
+        (folder / "go").touch()
+        assert worker.exit_code() == 75, worker.log()
+        assert "password authentication failed" in worker.log()
+    assert [trial.state for trial in study.trials()] == [RUNNING]
+
+
+def test_a_password_that_changes_while_a_worker_waits_sends_it_away(
+    postgres_server: PostgresServer, folder: Path
+) -> None:
+    """It has been let in before, so it is not misconfigured."""
+    study = TrialStudy(postgres_server, a_spec())
+    with running(study.environment(folder, **{Env.IDLE_SECONDS: "600"}), folder) as worker:
+        worker.wait_for("imported torch")
+        _change_password(postgres_server)
+        assert worker.exit_code() == 75, worker.log()
+        assert "the database lets this worker in no more: " in worker.log()
 
 
 def test_a_worker_waits_for_a_database_that_is_not_there_yet(postgres_server: PostgresServer, folder: Path) -> None:
