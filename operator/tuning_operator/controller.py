@@ -58,6 +58,8 @@ class Controller:
         self._metrics = metrics
         self._pace = pace or Pace()
         self._written: dict[StudyKey, float] = {}
+        self._prepared: set[str] = set()
+        """Namespaces whose workers this process has shown the way into the database."""
 
     def reconcile(self, key: StudyKey) -> Look | None:
         """Make one pass over a study.
@@ -166,11 +168,14 @@ class Controller:
         self._studies.carry_out(study.key, plan.trials, spec=snapshot.spec, trials=snapshot.record.trials)
         for name in plan.workers.stop:
             self._executor.stop_worker(study, name)
-        # NB: not remembered as done: a namespace, and the Secret in it, can be deleted and made anew under one name.
-        if not plan.workers.start and not any(worker.trouble for worker in snapshot.workers):
+        # NB: a namespace, and the Secret in it, can be deleted and made again under one name; and an operator that has just
+        # started may have other keys, so that a pod that is replaced would come with a password of before.
+        is_new_here = snapshot.workers and study.key.namespace not in self._prepared
+        if not plan.workers.start and not is_new_here and not any(worker.trouble for worker in snapshot.workers):
             return None
         try:
             self._executor.prepare(study)
+            self._prepared.add(study.key.namespace)
             for index in plan.workers.start:
                 self._executor.start_worker(study, index)
         except Refused as error:

@@ -152,6 +152,7 @@ class MemoryExecutor:
     generation: int = 1
     statuses_written: int = 0
     told: list[tuple[Reason, str]] = field(default_factory=list)
+    prepared: list[str] = field(default_factory=list)
     on_write: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
@@ -166,9 +167,10 @@ class MemoryExecutor:
         """See `Executor`."""
         return tuple(self._workers.values())
 
-    def prepare(self, _study: Study) -> None:
+    def prepare(self, study: Study) -> None:
         """See `Executor`."""
         self.fuse.burn()
+        self.prepared.append(study.key.namespace)
 
     def start_worker(self, _study: Study, index: int) -> None:
         """See `Executor`: the name follows from the index, so that a second start is none."""

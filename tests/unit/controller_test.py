@@ -166,6 +166,17 @@ def test_a_link_is_renewed_in_one_write_also_when_the_study_has_ended() -> None:
     assert (system.executor.statuses_written, len(system.executor.told)) == (written + 1, told)
 
 
+def test_an_operator_that_starts_shows_running_workers_namespaces_the_way_in_once() -> None:
+    """It may have another key than the one before: a pod that is replaced comes with the password that is good now."""
+    system = System(a_spec(maxTrials=5, parallelism=1))
+    system.reconcile()
+    system.restart()
+    system.executor.prepared.clear()
+    for _ in range(3):
+        system.reconcile()
+    assert system.executor.prepared == [KEY.namespace]
+
+
 @pytest.mark.parametrize(("has_links", "expected"), [(True, "https://charts.example/fresh/"), (False, None)])
 def test_a_study_at_fault_keeps_a_link_that_is_good_if_it_has_one(*, has_links: bool, expected: str | None) -> None:
     """Its trials are there to be looked at; a study that was never opened has no page."""
