@@ -23,10 +23,10 @@ from playwright.sync_api import Browser, sync_playwright
 from sqlalchemy.engine import URL
 from tests.support.chart_studies import a_search, a_search_spec
 from tests.support.chromium import FLAGS
-from tests.support.operator_process import CHARTS_PASSWORD, SIGNING_KEY, as_in_the_image
+from tests.support.operator_process import CHARTS_PASSWORD, as_in_the_image
 from tests.support.ports import free_port
 from tests.support.postgres import running_server
-from tests.support.tenancy import UID, a_tenancy
+from tests.support.tenancy import SIGNING_KEY, UID, a_tenancy
 from tests.support.wait import wait_until
 
 from bench.aim import Aim, spread

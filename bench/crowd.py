@@ -33,13 +33,13 @@ from sqlalchemy.engine import URL
 from tests.support.builders import a_manifest
 from tests.support.chart_studies import SMALL, SPACE, a_finished_trial, a_search_spec
 from tests.support.operator_process import CHARTS_PASSWORD
-from tests.support.tenancy import a_tenancy
+from tests.support.tenancy import PASSWORD_KEY
 
 from tuning_api import naming
 from tuning_api.contract import Owner
 from tuning_api.spec import GROUP, PLURAL, VERSION, StudySpec
 from tuning_operator import additions
-from tuning_operator.cluster import send
+from tuning_operator.cluster import Cluster, send
 from tuning_operator.database import open_storage
 from tuning_operator.model import StudyKey
 from tuning_operator.studies import OptunaStudies
@@ -71,7 +71,14 @@ class Crowd:
         configuration = ApiClient().configuration
         config.load_kube_config(config_file=str(kubeconfig), client_configuration=configuration)
         self._client = ApiClient(configuration)
-        tenancy = a_tenancy(database_url, charts_password=CHARTS_PASSWORD)
+        for name in namespaces():
+            send(self._client, "POST", "/api/v1/namespaces", body={"kind": "Namespace", "metadata": {"name": name}})
+        tenancy = Tenancy(
+            database_url,
+            password_key=PASSWORD_KEY,
+            charts_password=CHARTS_PASSWORD,
+            uid_of=Cluster(self._client).namespace_uid,
+        )
         self._gateway = OptunaStudies(tenancy)
         self._size = 0
         self._stop = threading.Event()

@@ -25,13 +25,12 @@ from tests.support import packaged_model
 from tests.support.builders import a_manifest
 from tests.support.operator_process import (
     CHARTS_PASSWORD,
-    SIGNING_KEY,
     OperatorProcess,
     service_account_kubeconfig,
 )
 from tests.support.ports import free_port
 from tests.support.process_kubelet import ProcessKubelet
-from tests.support.tenancy import UID
+from tests.support.tenancy import SIGNING_KEY, UID
 from tests.support.wait import wait_until
 
 from tuning_operator.charts.figures import CHARTS as FIGURES
