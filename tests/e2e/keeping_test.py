@@ -41,10 +41,10 @@ def study(research: str, release_of_the_tests: Installed) -> HeldStudy:
 
 
 def test_an_upgrade_in_the_middle_of_a_study(study: HeldStudy, release_of_the_tests: Installed, tmp_path: Path) -> None:
-    """From the version before: its worker, its rows and its keys go on, under today's CRD and rules.
+    """From the version before: its rows and its trials go on, under today's CRD, rules and names.
 
-    docs/adr/0022 says which version that is. The release is brought back to it first; the study, its namespace's schema
-    and all that is in it are then the old operator's work.
+    docs/adr/0022 says which version that is. The release is brought back to it first; the studies, their namespaces' schemas
+    and all that is in them are then the old operator's work. One namespace has a name that it cut.
     """
     node, kubectl = release_of_the_tests.node, release_of_the_tests.kubectl
     assert node is not None
@@ -56,14 +56,22 @@ def test_an_upgrade_in_the_middle_of_a_study(study: HeldStudy, release_of_the_te
     (worker,) = study.pods()
     assert worker["spec"]["containers"][0]["image"].endswith(f":{before.TAG}")
     status, keys = study.status(), kubectl.get("secret", SECRET, SYSTEM)["data"]
+    with namespace_of_its_own(kubectl, "a-namespace-whose-name-is-longer-than-postgres-takes") as cut:
+        of_cut_name = HeldStudy(kubectl, cut)
+        of_cut_name.apply(maxTrials=3, parallelism=1)
+        best = half_way(of_cut_name)["best"]
 
-    release.install(kubectl, values=release_of_the_tests.values)
+        release.install(kubectl, values=release_of_the_tests.values)
 
-    assert kubectl.get("secret", SECRET, SYSTEM)["data"] == keys
+        of_cut_name.patch(parallelism=2)
+        assert of_cut_name.wait_for_trials("running", 1)["best"] == best
+        of_cut_name.let_go()
+        trials = of_cut_name.wait_for("Complete")["trials"]
+        assert (trials["complete"], trials["failed"]) == (3, 0)
+    assert kubectl.get("secret", SECRET, SYSTEM)["data"].items() >= keys.items()
     assert kubectl.get("crd", crd()["metadata"]["name"])["spec"]["versions"] == crd()["spec"]["versions"]
     study.patch(parallelism=2)
     assert study.wait_for_trials("running", 2)["best"] == status["best"]
-    assert worker["metadata"]["uid"] in {pod["metadata"]["uid"] for pod in study.pods()}
     with namespace_of_its_own(kubectl) as fresh:
         new = HeldStudy(kubectl, fresh)
         new.apply(maxTrials=1, suspend=True)
@@ -71,7 +79,8 @@ def test_an_upgrade_in_the_middle_of_a_study(study: HeldStudy, release_of_the_te
         assert schema_of(kubectl, study.namespace) == schema_of(kubectl, fresh)
     study.let_go()
     trials = study.wait_for("Complete")["trials"]
-    assert (trials["complete"], trials["failed"], trials["retried"]) == (4, 0, 0)
+    # NB: passwords are others since this version: a worker of before that needs a connection leaves, once.
+    assert (trials["complete"], trials["failed"], trials["retried"] <= 1) == (4, 0, True)
 
 
 def test_a_study_goes_on_after_uninstall_and_install(study: HeldStudy, release_of_the_tests: Installed) -> None:

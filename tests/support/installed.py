@@ -72,9 +72,9 @@ def research(installed: Installed) -> Iterator[str]:
 
 
 @contextmanager
-def namespace_of_its_own(kubectl: Kubectl) -> Iterator[str]:
+def namespace_of_its_own(kubectl: Kubectl, prefix: str = "research") -> Iterator[str]:
     """A namespace that no earlier test had: rows of a deleted study stay in the database, and a namesake resumes them."""
-    name = f"research-{secrets.token_hex(3)}"
+    name = f"{prefix}-{secrets.token_hex(3)}"
     release.ensure_namespace(kubectl, name)
     try:
         yield name

@@ -68,3 +68,31 @@ def test_links_between_documents_lead_somewhere() -> None:
 def _code(text: str) -> list[str]:
     """Code blocks and inline code."""
     return re.findall(r"```.*?```|`[^`\n]+`", text, re.DOTALL)
+
+
+_CONFLICT = re.compile(r"^(<{7} |>{7} |={7}$)", re.MULTILINE)
+
+
+def test_no_file_has_the_marks_of_a_merge() -> None:
+    """They read as text, and have been committed once."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    texts = [ROOT / name for name in listed.split("\0") if Path(name).suffix in _TEXTS]
+    assert len(texts) > 100
+    assert not [str(path.relative_to(ROOT)) for path in texts if path.exists() and _CONFLICT.search(path.read_text())]
+
+
+_TEXTS = {".md", ".py", ".yaml", ".yml", ".toml", ".json", ".tpl", ".txt", ".html", ".css", ".sh", ".go"}
+
+
+def test_every_row_of_the_security_page_names_its_test() -> None:
+    """What no test shows is not claimed; what can be done all the same stands in its list, not in a table."""
+    rows = [
+        line.strip().strip("|").split("|")
+        for line in (ROOT / "docs" / "security.md").read_text().splitlines()
+        if line.startswith("| ") and not line.startswith(("| ---", "| What"))
+    ]
+    assert len(rows) > 40
+    tests = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("*_test.py"))
+    named = [(row[0].strip(), re.findall(r"`([a-z_]+)`", row[-1])) for row in rows]
+    assert not [what for what, names in named if not names]
+    assert not [(what, name) for what, names in named for name in names if f"def test_{name}(" not in tests]
