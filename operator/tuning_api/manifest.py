@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from tuning_api import limits
 from tuning_api.schema import Document
 from tuning_api.spec import GROUP, KIND, VERSION, StudySpec
 
@@ -136,8 +137,11 @@ def namespace_of(document: Document) -> str:
 
 def read_spec(document: Document) -> tuple[StudySpec | None, str | None]:
     """The spec of a TuningStudy, or why it cannot be read, in words."""
+    spec = document.get("spec") or {}
+    if fault := limits.fault_of(spec, path="spec"):
+        return None, fault
     try:
-        return StudySpec.model_validate(document.get("spec") or {}), None
+        return StudySpec.model_validate(spec), None
     except ValidationError as error:
         return None, "; ".join(faults(error))
 
