@@ -12,6 +12,12 @@ DEEPEST = 100
 """Mappings and lists within one another. A pod template with affinity has about 15, a deep model's arguments about 30."""
 MOST_VALUES = 100_000
 """Mappings, lists, keys and values together, each as often as it is pointed to; an API server takes about 1.5 MB."""
+LARGEST_TEXT = 1 << 20
+"""Bytes of a file with a document, or characters; more is no manifest, since a study of it would not fit into etcd."""
+LONGEST_NUMBER = 400
+"""Digits. A float has at most 309 before its point; Python needs quadratic time, and refuses 4,300 in an error of its own."""
+LONGEST_WORDS = 400
+"""Characters of a sentence about a document, whose keys and values may be as long as the document."""
 
 
 def fault_of(value: Any, *, path: str) -> str | None:
@@ -43,6 +49,12 @@ def too_deep(path: str) -> str:
 def too_many(path: str) -> str:
     """The sentence for what has too many values."""
     return f"{path} has more than {MOST_VALUES:,} values, each counted as often as an alias repeats it: make it smaller"
+
+
+def shortened(words: str, *, most: int = LONGEST_WORDS) -> str:
+    """A sentence in one line, cut where it is too long to be read."""
+    line = " ".join(words.split())
+    return line if len(line) <= most else f"{line[:most]} ..."
 
 
 def _items(node: dict[Any, Any] | list[Any]) -> Iterable[tuple[Any, Any]]:

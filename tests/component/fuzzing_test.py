@@ -21,7 +21,7 @@ from tests.support.operator_process import SYSTEM_NAMESPACE, OperatorProcess
 from tests.support.strategies import good_specs, specs
 from tests.support.wait import wait_until
 
-from tuning_api import manifest
+from tuning_api import documents, manifest
 from tuning_api.spec import GROUP, PLURAL, VERSION
 from tuning_api.status import ConditionType, Reason
 from tuning_operator.cluster import send
@@ -106,7 +106,7 @@ def test_every_manifest_that_is_stored_ends_in_a_condition(
     def submit(spec: Document) -> None:
         document = a_manifest(name=f"fuzzed-{len(names)}", namespace=namespace)
         # Two pods for each would be as good as a thousand, and there is one API server.
-        document["spec"] = manifest._as_json(spec) | {"parallelism": min(spec.get("parallelism", 1), 1)}
+        document["spec"] = documents._as_json(spec) | {"parallelism": min(spec.get("parallelism", 1), 1)}
         if refusal(client, document) is None:
             names.append(document["metadata"]["name"])
 

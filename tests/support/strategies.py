@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.support import spaces
 from tests.support.builders import DIGITS_TRIAL, a_spec_document
 
-from tuning_api import manifest
+from tuning_api import documents
 from tuning_api.crd import structural
 from tuning_api.schema import Document
 from tuning_api.spec import StudySpec
@@ -160,4 +160,4 @@ def _places(node: Any) -> Any:
 def specs() -> st.SearchStrategy[Document]:
     """Specs of every kind, valid and not: about a fifth of them are."""
     # NB: as kubectl sends them: a whole float as an integer, which the scale subresource insists on.
-    return st.one_of(good_specs(), broken_specs(), fragments(SPEC)).map(manifest._as_json)
+    return st.one_of(good_specs(), broken_specs(), fragments(SPEC)).map(documents._as_json)

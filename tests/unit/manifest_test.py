@@ -1,5 +1,6 @@
 """A manifest's file: YAML that means what it means to kubectl, and what a person reads when it is wrong."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -65,9 +66,12 @@ FAULTS = {
     "a tab": ("a:\n\tb: 1", "x.yaml:2:1: this is no valid YAML"),
     "a key twice": ("a: 1\nb: 2\na: 3", "x.yaml:3:1: this is no valid YAML: a is set twice"),
     "a list": ("- 1", "x.yaml: a manifest is a mapping"),
-    "bytes": ("a: !!binary aGk=", "x.yaml: this is no YAML: JSON has no bytes"),
+    "bytes": (
+        "a: !!binary aGk=",
+        "x.yaml:1:4: this is no valid YAML: could not determine a constructor for the tag '!!binary'",
+    ),
     "code": ("a: !!python/object:os.system x", "x.yaml:1:4: this is no valid YAML: could not determine a constructor"),
-    "a circle": ("a: &a [*a]", "x.yaml: this is no YAML"),
+    "a circle": ("a: &a [*a]", "x.yaml:1:4: this is no valid YAML: it is a part of itself, by an alias"),
     "another kind": ("kind: Experiment", "x.yaml: there is no TuningStudy in it: kind is Experiment"),
     "no kind": ("a: 1", "x.yaml: kind is missing: it must be TuningStudy, with apiVersion tuningstudy.io/v1alpha1"),
     "another version": (
@@ -97,10 +101,17 @@ def test_a_file_without_a_study_is_refused_in_words(text: str, words: str) -> No
 def test_a_file_that_cannot_be_read_is_refused_in_words(tmp_path: Path) -> None:
     """A name that is nearly right is named."""
     (tmp_path / "digits.yaml").write_bytes(b"\xff\xfe")
+    os.mkfifo(tmp_path / "pipe.yaml")
+    (tmp_path / "zero.yaml").symlink_to("/dev/zero")
+    (tmp_path / "large.yaml").touch()
+    os.truncate(tmp_path / "large.yaml", 5 << 30)
     faults = {
         tmp_path / "digts.yaml": f"there is no such file: did you mean {tmp_path / 'digits.yaml'}?",
         tmp_path / "digits.yaml": "this is no text in UTF-8",
         tmp_path: "cannot be read: Is a directory",
+        tmp_path / "pipe.yaml": "cannot be read: it is a pipe, not a file",
+        tmp_path / "zero.yaml": "cannot be read: it is a device, not a file",
+        tmp_path / "large.yaml": "cannot be read: it has more than 1,048,576 bytes",
         tmp_path / "none" / "x.yaml": "there is no such file",
     }
     for path, words in faults.items():
@@ -128,6 +139,30 @@ def test_a_faulty_spec_names_the_field_as_kubectl_does(changes: dict[str, Any], 
     spec, fault = manifest.read_spec(a_manifest(**changes))
     assert spec is None
     assert words in str(fault).split("; ")
+
+
+def test_a_fault_is_short_whatever_the_manifest_says() -> None:
+    """Names and values may be as long as the manifest, and a list may have as many faults as items."""
+    long = "x" * 100_000
+    texts = [
+        f"kind: {long}",
+        f"kind: TuningStudy\napiVersion: {long}",
+        f"kind: TuningStudy\napiVersion: tuningstudy.io/v1alpha1\nmetadata: {{name: {long}}}",
+        "\n---\n".join(["kind: TuningStudy\nmetadata: {name: " + long[:9_000] + "}"] * 9),
+    ]
+    for text in texts:
+        with pytest.raises(ManifestError) as caught:
+            manifest.find_study(text, source="x.yaml")
+        assert len(str(caught.value)) < 600
+    for changes in (
+        {long: 1},
+        {"maxTrials": long},
+        {f"a{i}": 1 for i in range(10_000)},
+        {"objectives": [long] * 9_000},
+    ):
+        fault = str(manifest.read_spec(a_manifest(**changes))[1])
+        assert len(fault) < 21 * 500
+    assert fault.endswith("more") or "at most" in fault
 
 
 def test_a_study_without_a_namespace_is_in_kubectls_default() -> None:

@@ -12,11 +12,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tuning_api.manifest import API_VERSION
 from tuning_api.schema import Document
 from tuning_api.search import EXHAUSTIVE, Parameter, Sampler
 from tuning_api.space import faults_of_search, size
-from tuning_api.spec import BUILT_IN_PLACEHOLDERS, KIND
+from tuning_api.spec import BUILT_IN_PLACEHOLDERS, GROUP, KIND, VERSION
 from tuning_operator.convert.reading import ConversionError, below
 from tuning_operator.convert.space import Dimension
 
@@ -146,7 +145,7 @@ class Draft:
             for path in unmentioned(document, {note.path for note in self.notes})
         ]
         manifest = {
-            "apiVersion": API_VERSION,
+            "apiVersion": f"{GROUP}/{VERSION}",
             "kind": KIND,
             "metadata": {"name": study_name(self.name)} | self.metadata,
             "spec": {name: spec[name] for name in _ORDER if name in spec},
