@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,82 @@ def test_a_home_directory_is_not_taken_along(tmp_path: Path) -> None:
     """Who keeps the manifest there is told to name the folder."""
     write(tmp_path, *(f"m{number}.py" for number in range(code.MOST_FILES + 1)))
     with pytest.raises(BadInputError, match="more than 1000 modules: name the folder of your model by --code"):
+        code.read_folder(tmp_path)
+
+
+def linked(path: str) -> Callable[[Path], object]:
+    return lambda file: file.symlink_to(path)
+
+
+HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a link out": (linked("../secret"), "is a link to a file that is not taken along by itself"),
+    "an absolute link": (linked("/etc/passwd"), "is a link to a file that is not taken along by itself"),
+    "a link to what is hidden here": (linked(".env"), "is a link to a file that is not taken along by itself"),
+    "a link to what is no module": (linked("notes.txt"), "is a link to a file that is not taken along by itself"),
+    "a link past a folder's link": (linked("up/secret"), "is a link to a file that is not taken along by itself"),
+    "a link to a link": (linked("other.txt"), "is a link to a file that is not taken along by itself"),
+    "a link to nothing": (linked("nothing"), "cannot be read: No such file or directory"),
+    "a link to itself": (linked("x.py"), "cannot be read: Too many levels of symbolic links"),
+    "a link to a device": (linked("/dev/zero"), "cannot be read: it is a device, not a file"),
+    "a link to a folder": (linked(".."), "cannot be read: Is a directory"),
+    "a pipe": (os.mkfifo, "cannot be read: it is a pipe, not a file"),
+    "a file larger than memory": (
+        lambda file: (file.touch(), os.truncate(file, 1 << 42)),
+        "the modules of . have more than 16.0 MiB: name a smaller one by --code",
+    ),
+}
+
+
+@pytest.mark.parametrize(("make", "words"), HOSTILE.values(), ids=HOSTILE)
+def test_a_folder_of_somebody_else_takes_along_nothing_but_its_modules(
+    make: Callable[[Path], object], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its code, which runs in the pod, would read a person's key out of the archive; pipes hang, devices have no end."""
+    here = tmp_path / "here"
+    write(here, "mine.py", ".env", "notes.txt")
+    write(tmp_path, "secret")
+    monkeypatch.chdir(here)
+    Path("up").symlink_to("..")
+    Path("other.txt").symlink_to("../secret")
+    make(Path("x.py"))
+    with pytest.raises(BadInputError) as refused:
+        code.read_folder(Path())
+    assert str(refused.value).startswith(f"x.py: {words}")
+
+
+def test_a_link_to_a_module_beside_it_is_taken_along(tmp_path: Path) -> None:
+    """What it leads to is, too."""
+    write(tmp_path, "real.py", "package/__init__.py")
+    (tmp_path / "package" / "link.py").symlink_to("../real.py")
+    files = {file.name: file.content for file in code.read_folder(tmp_path).files}
+    assert files["package/link.py"] == files["real.py"]
+
+
+def test_all_modules_together_have_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sizes are asked before anything is read."""
+    monkeypatch.setattr(code, "LARGEST_SOURCE", 20)
+    write(tmp_path, "a.py", "b.py")
+    with pytest.raises(BadInputError, match="have more than 20 B: name a smaller one by --code"):
+        code.read_folder(tmp_path)
+
+
+def test_a_folder_without_an_end_is_not_walked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither down nor along; Python's own walk calls itself for each level."""
+    deep = tmp_path / "deep"
+    write(deep, "/".join(["d"] * 60) + "/x.py")
+    with pytest.raises(BadInputError, match="has folders more than 50 levels deep: remove them"):
+        code.read_folder(deep)
+    monkeypatch.setattr(code, "MOST_ITEMS", 10)
+    write(tmp_path, *(f"data{number}.csv" for number in range(11)))
+    with pytest.raises(BadInputError, match="has more than 10 files and folders: name the folder of your model"):
+        code.read_folder(tmp_path)
+
+
+@pytest.mark.parametrize("name", [b"a\nb.py", b"\xff.py", b"a\x1b[31m.py"])
+def test_a_name_that_cannot_be_written_is_refused(name: bytes, tmp_path: Path) -> None:
+    """No text has it, and no line that lists it."""
+    Path(os.fsdecode(os.path.join(os.fsencode(tmp_path), name))).touch()  # noqa: PTH118 - bytes
+    with pytest.raises(BadInputError, match="cannot be written: rename that module"):
         code.read_folder(tmp_path)
 
 

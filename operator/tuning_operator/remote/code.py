@@ -6,14 +6,15 @@ its path (docs/adr/0013). The same files make the same bytes, and so the same Co
 
 import base64
 import copy
+import errno
 import io
 import os
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from tuning_api import naming
+from tuning_api import files, naming
 from tuning_api.schema import Document
 from tuning_api.spec import GROUP, KIND, VERSION, Trial, class_paths
 from tuning_operator.local.errors import BadInputError
@@ -22,6 +23,11 @@ MOST_BYTES = 1 << 20
 """What a ConfigMap holds (core/v1 MaxSecretSize, which ConfigMaps share)."""
 MOST_FILES = 1000
 """More are not one person's model, but a home directory."""
+MOST_ITEMS = 100_000
+"""All that is looked at; a folder with data beside the code may have many files."""
+MOST_LEVELS = 50
+LARGEST_SOURCE = 16 << 20
+"""Bytes of all modules together; code packs to a quarter or so, and a ConfigMap takes 1 MiB."""
 LARGEST_SHOWN = 5
 _ENVIRONMENT_MARK = "pyvenv.cfg"
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)
@@ -66,40 +72,84 @@ def named_modules(trial: Trial) -> tuple[str, ...]:
 def read_folder(path: Path) -> Folder:
     """All code below a folder, but for hidden files, caches, and virtual environments.
 
+    NB: the folder may be somebody else's work, and its code runs where it can send what it reads. A link is followed
+    only to a module that is taken along by itself: it may lead to what a person keeps elsewhere, or hides here.
+
     Raises:
-        BadInputError: there is no such folder, or it holds far more than a model.
+        BadInputError: there is no such folder, it holds far more than a model, or a module in it is none.
     """
     if not path.is_dir():
         raise BadInputError(f"{path}: there is no such folder")
-    files: list[SourceFile] = []
-    others = 0
-    for file in _files(path):
-        if file.suffix != ".py":
-            others += 1
-            continue
-        if len(files) == MOST_FILES:
-            raise BadInputError(f"{path}: has more than {MOST_FILES} modules: name the folder of your model by --code")
-        files.append(SourceFile(file.relative_to(path).as_posix(), _content(file)))
-    return Folder(path, tuple(sorted(files, key=lambda file: file.name)), others)
+    found = list(_files(path))
+    modules = [file for file in found if file.suffix == ".py"]
+    if len(modules) > MOST_FILES:
+        raise BadInputError(f"{path}: has more than {MOST_FILES} modules: name the folder of your model by --code")
+    taken = {Path(os.path.realpath(file)) for file in modules if not file.is_symlink()}
+    sources: list[SourceFile] = []
+    left = LARGEST_SOURCE
+    for file in modules:
+        content = _content(file, taken, folder=path, most=left)
+        left -= len(content)
+        sources.append(SourceFile(_name(file, path), content))
+    return Folder(path, tuple(sorted(sources, key=lambda source: source.name)), len(found) - len(modules))
 
 
 def _files(path: Path) -> Iterator[Path]:
-    for folder, folders, names in os.walk(path):
-        here = Path(folder)
-        folders[:] = sorted(name for name in folders if _is_of_the_person(here / name))
-        yield from (here / name for name in sorted(names) if not name.startswith("."))
+    """What is in a folder and below it, without following links to folders.
+
+    Raises:
+        BadInputError: it is far more than one person's model.
+    """
+    waiting = [(path, 1)]
+    seen = 0
+    while waiting:
+        folder, level = waiting.pop()
+        for item in _items(folder):
+            seen += 1
+            if seen > MOST_ITEMS:
+                words = f"has more than {MOST_ITEMS:,} files and folders: name the folder of your model by --code"
+                raise BadInputError(f"{path}: {words}")
+            if not item.is_dir(follow_symlinks=False) or not os.access(item, os.R_OK | os.X_OK):
+                yield Path(item.path)
+            elif _is_of_the_person(Path(item.path)):
+                if level == MOST_LEVELS:
+                    raise BadInputError(f"{path}: has folders more than {MOST_LEVELS} levels deep: remove them")
+                waiting.append((Path(item.path), level + 1))
+
+
+def _items(folder: Path) -> Iterator["os.DirEntry[str]"]:
+    try:
+        with os.scandir(folder) as found:
+            yield from (item for item in found if not item.name.startswith("."))
+    except OSError as error:
+        raise BadInputError(f"{folder}: cannot be read: {error.strerror}") from error
 
 
 def _is_of_the_person(folder: Path) -> bool:
-    is_hidden = folder.name.startswith(".")
-    return not is_hidden and folder.name != "__pycache__" and not (folder / _ENVIRONMENT_MARK).exists()
+    return folder.name != "__pycache__" and not (folder / _ENVIRONMENT_MARK).exists()
 
 
-def _content(file: Path) -> bytes:
+def _content(file: Path, taken: Set[Path], *, folder: Path, most: int) -> bytes:
     try:
-        return file.read_bytes()
+        real = Path(os.path.realpath(file, strict=True))
+        if file.is_symlink() and real not in taken and real.is_file():
+            words = "is a link to a file that is not taken along by itself: copy that one there, or remove the link"
+            raise BadInputError(f"{file}: {words}")
+        return files.read(real, most=most)
     except OSError as error:
+        if error.errno == errno.EFBIG:
+            words = (
+                f"the modules of {folder} have more than {size_in_words(LARGEST_SOURCE)}: name a smaller one by --code"
+            )
+            raise BadInputError(f"{file}: {words}") from None
         raise BadInputError(f"{file}: cannot be read: {error.strerror}") from error
+
+
+def _name(file: Path, folder: Path) -> str:
+    name = file.relative_to(folder).as_posix()
+    if not name.isprintable():
+        raise BadInputError(f"{folder}: the name {name!r} cannot be written: rename that module")
+    return name
 
 
 # From code to a ConfigMap
