@@ -1,6 +1,7 @@
 """`tuningstudy convert` as a person calls it: files in, a manifest and its notes out, and a sentence for each mistake."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -72,7 +73,7 @@ def test_a_study_that_needs_a_correction_is_written_and_said(command: Tuningstud
 
 
 MISTAKES = {
-    "no such file": ("none.yaml", None, "none.yaml: cannot be read: No such file or directory"),
+    "no such file": ("none.yaml", None, "none.yaml: there is no such file"),
     "an empty file": ("x.yaml", "", "x.yaml: the file is empty"),
     "bad YAML": ("x.yaml", "a: [1", "x.yaml:1:6: this is no valid YAML"),
     "a list": ("x.json", "[1]", "x.json: a mapping is needed, and this is none"),
@@ -95,7 +96,7 @@ MISTAKES = {
     "no search space": (
         "x.yaml",
         NNI.replace("space.json", "none.json"),
-        "x.yaml: its search space cannot be read: none.json: cannot be read: No such file or directory",
+        "x.yaml: searchSpaceFile: none.json: cannot be read: No such file or directory",
     ),
 }
 
@@ -108,6 +109,50 @@ def test_a_mistake_is_answered_with_one_sentence(command: Tuningstudy, name: str
     code, out, said = command("convert", name, "-o", "study.yaml")
     assert (code, out, Path("study.yaml").exists()) == (2, "", False)
     assert said.startswith(f"error: {words}"), said
+
+
+SECRET = "root:$6$abc:19000\n"
+ELSEWHERE = {
+    "an absolute name": ("/etc/passwd", "cannot be read: it leads out of .: copy it beside the document"),
+    "the folder above": ("../secret", "cannot be read: it leads out of .: copy it beside the document"),
+    "a link": ("link", "cannot be read: it leads out of .: copy it beside the document"),
+    "a folder's link": ("up/secret", "cannot be read: it leads out of .: copy it beside the document"),
+    "a device": ("/dev/zero", "cannot be read: it leads out of .: copy it beside the document"),
+    "a pipe": ("pipe", "cannot be read: it is a pipe, not a file"),
+    "a large file": ("large", "cannot be read: it has more than 1,048,576 bytes"),
+    "a NUL": ('"a\\0b"', "cannot be read: its name has a NUL"),
+    "a long name": ("x" * 5000, "cannot be read: File name too long"),
+    "other text": ("secret.txt", "a search space is needed (for each parameter _type and _value), and this is none"),
+    "other YAML": ("secret.yaml", "a search space is needed (for each parameter _type and _value), and this is none"),
+    "nothing": ("empty", "a search space is needed (for each parameter _type and _value), and this is none"),
+}
+
+
+@pytest.mark.parametrize("field", ["searchSpaceFile", "search_space_file", "searchSpacePath"])
+@pytest.mark.parametrize(("name", "words"), ELSEWHERE.values(), ids=ELSEWHERE)
+def test_a_document_does_not_choose_what_is_read_elsewhere(
+    field: str, name: str, words: str, *, command: Tuningstudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A person converts what somebody else wrote; and no error says what another file holds."""
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    (tmp_path / "secret").write_text(SECRET)
+    Path("secret.txt").write_text(SECRET)
+    Path("secret.yaml").write_text("password: '$6$abc'\n")
+    Path("link").symlink_to("../secret")
+    Path("up").symlink_to("..")
+    os.mkfifo("pipe")
+    Path("empty").touch()
+    Path("large").touch()
+    os.truncate("large", 5 << 30)
+    Path("x.yaml").write_text(NNI.replace("searchSpaceFile: space.json", f"{field}: {name}"))
+    code, out, said = command("convert", "x.yaml")
+    assert (code, out) == (2, "")
+    assert said.startswith(f"error: x.yaml: {field}: ")
+    assert said.endswith(f"{words}\n")
+    assert len(said.splitlines()) == 1
+    assert "6$abc" not in said
 
 
 def test_a_person_may_say_what_the_file_is(command: Tuningstudy) -> None:

@@ -1,6 +1,9 @@
 """Experiments of other systems as studies: what maps, what changes, and that nothing is left out in silence."""
 
+import contextlib
 import copy
+import math
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -622,8 +625,78 @@ def test_a_search_space_of_nni_alone_is_a_study_that_asks_for_its_metric() -> No
 def test_the_file_with_the_search_space_is_named_in_each_spelling() -> None:
     """Relative to the configuration."""
     for key in ("searchSpaceFile", "search_space_file", "searchSpacePath"):
-        assert nni.search_space_file({key: "space.json"}) == "space.json"
+        assert nni.search_space_file({key: "space.json"}) == (key, "space.json")
     assert nni.search_space_file(an_nni()) is None
+
+
+HOSTILE: dict[str, Document] = {
+    "a billion points": {
+        "searcher": {"name": "grid", "metric": "x"},
+        "hyperparameters": {"a": {"type": "double", "minval": 0, "maxval": 1, "count": 10**9}},
+    },
+    "a power without an end": {
+        "searcher": {"name": "adaptive_asha", "metric": "x", "max_time": 0.5, "max_rungs": 1e300},
+    },
+    "halving by one": {
+        "method": "random",
+        "parameters": {"a": {"value": 1}},
+        "early_terminate": {"type": "hyperband", "eta": 1, "s": 1e300, "max_iter": 27},
+    },
+    "a name that is a list": {"searcher": {"name": ["single"]}, "method": "random", "parameters": {}},
+    "a number beyond a float": {
+        "searchSpace": {"a": {"_type": "uniform", "_value": [0, 10**400]}},
+        "trialCommand": "x",
+    },
+    "a step of nothing": {"searchSpace": {"a": {"_type": "quniform", "_value": [0, 1, 0]}}, "trialCommand": "x"},
+    "a mean of no width": {"searchSpace": {"a": {"_type": "lognormal", "_value": [1e9, 1]}}, "trialCommand": "x"},
+    "many parameters": {f"a{number}": {"_type": "uniform", "_value": [0, 1]} for number in range(20_000)},
+    "many fields that nobody knows": {"searchSpace": {}, "trialCommand": "x"}
+    | {f"a{number}": 1 for number in range(40_000)},
+    "variables that are none": {
+        "searcher": {"name": "single"},
+        "environment": {"pod_spec": {"spec": {"containers": [{"env": [1], "resources": []}]}}},
+    },
+}
+
+
+@pytest.mark.parametrize("document", HOSTILE.values(), ids=HOSTILE)
+def test_a_hostile_document_is_converted_or_refused_soon(document: Document) -> None:
+    """By no other error than that of a conversion."""
+    system = recognise(document)
+    assert system
+    with contextlib.suppress(ConversionError):
+        convert(document, system, name="x")
+
+
+_VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-3, 3)
+    | st.sampled_from([1e300, math.inf, 10**400, "x", "1", "hyperband", "choice"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["name", "_type", "_value"]), inner),
+)
+
+
+def _fields(node: object, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    for key, child in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
+        yield (*path, key)
+        yield from _fields(child, (*path, key))
+
+
+@given(st.data())
+@settings(max_examples=500, deadline=5_000)
+def test_any_document_is_converted_or_refused(data: st.DataObject) -> None:
+    """One field of an honest document is something else."""
+    made = data.draw(st.sampled_from([a_katib(), a_sweep(), a_determined(), an_nni()]))
+    document = copy.deepcopy(made)
+    *above, last = data.draw(st.sampled_from([*_fields(document)]))
+    node: Any = document
+    for key in above:
+        node = node[key]
+    node[last] = data.draw(_VALUES)
+    if system := recognise(document):
+        with contextlib.suppress(ConversionError):
+            convert(document, system, name="x")
 
 
 # Names, and faults

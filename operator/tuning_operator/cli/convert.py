@@ -1,10 +1,11 @@
 """`tuningstudy convert`: an experiment of another system as a manifest, and what became of each of its fields."""
 
-import json
+import errno
 from collections.abc import Iterator
 from pathlib import Path
 
-from tuning_api import manifest
+from tuning_api import documents, files, limits, manifest
+from tuning_api.documents import DocumentError
 from tuning_api.manifest import ManifestError
 from tuning_api.schema import Document
 from tuning_api.spec import KIND
@@ -22,6 +23,7 @@ _TITLES = {
     Kind.MISSING: "no counterpart, left out",
     Kind.DECIDE: "to decide",
 }
+_LONGEST_NAME = 200
 _COLUMN = 60
 """The longest path that the words of all notes are moved to the right for."""
 
@@ -39,7 +41,7 @@ def convert(file: Path, *, system: str | None, output: Path | None, force: bool)
     try:
         made = conversion.convert(document, source, name=file.stem, search_space=_search_space(document, source, file))
     except ConversionError as error:
-        raise BadInputError(f"{file}: {error}") from error
+        raise BadInputError(f"{file}: {limits.shortened(str(error))}") from error
     written = writing.text(made.manifest, comments=made.comments, head=[f"Converted from {file.name} ({source})."])
     if output is None:
         say(written, nl=False)
@@ -51,37 +53,24 @@ def convert(file: Path, *, system: str | None, output: Path | None, force: bool)
 
 
 def _documents(file: Path) -> list[Document]:
+    """What is in a file that the person has named."""
     try:
-        text = file.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise BadInputError(f"{file}: this is no text in UTF-8") from None
-    except OSError as error:
-        raise BadInputError(f"{file}: cannot be read: {error.strerror}") from error
-    try:
-        # NB: JSON may be indented by tabs, which YAML refuses.
-        document = json.loads(text)
-    except json.JSONDecodeError:
-        return _from_yaml(text, file)
-    if not isinstance(document, dict):
+        found = documents.from_json_or_yaml(manifest.read_text(file), source=str(file))
+    except (ManifestError, DocumentError) as error:
+        raise BadInputError(str(error)) from None
+    if not all(isinstance(document, dict) for document in found):
         raise BadInputError(f"{file}: a mapping is needed, and this is none")
-    return [document]
+    return found
 
 
-def _from_yaml(text: str, file: Path) -> list[Document]:
-    try:
-        return manifest.parse(text, source=str(file))
-    except ManifestError as error:
-        raise BadInputError(str(error)) from error
-
-
-def _recognised(documents: list[Document], system: System | None, *, file: Path) -> tuple[Document, System]:
-    if not documents:
+def _recognised(read: list[Document], system: System | None, *, file: Path) -> tuple[Document, System]:
+    if not read:
         raise BadInputError(f"{file}: the file is empty")
-    if any(document.get("kind") == KIND for document in documents):
+    if any(document.get("kind") == KIND for document in read):
         raise BadInputError(f"{file}: this is a {KIND} already: tuningstudy validate {file}")
-    if system is not None and len(documents) == 1:
-        return documents[0], system
-    found = [(document, known) for document in documents if (known := conversion.recognise(document))]
+    if system is not None and len(read) == 1:
+        return read[0], system
+    found = [(document, known) for document in read if (known := conversion.recognise(document))]
     found = [(document, known) for document, known in found if system in {None, known}]
     if not found:
         raise BadInputError(
@@ -93,14 +82,33 @@ def _recognised(documents: list[Document], system: System | None, *, file: Path)
 
 
 def _search_space(document: Document, system: System, file: Path) -> Document | None:
-    name = nni.search_space_file(document) if system is System.NNI else None
-    if name is None:
+    """What NNI's file with the search space holds.
+
+    NB: the document chooses the file, and may be somebody else's: it has to be below the document's folder, and what is
+    in it is said only where it is a search space.
+    """
+    named = nni.search_space_file(document) if system is System.NNI else None
+    if named is None:
         return None
-    path = file.parent / name
+    field, name = named
+    words = f"{file}: {field}: {limits.shortened(name, most=_LONGEST_NAME)}"
     try:
-        return _documents(path)[0]
-    except BadInputError as error:
-        raise BadInputError(f"{file}: its search space cannot be read: {error}") from error
+        path = files.resolved_below(file.parent / name, file.parent)
+        text = files.read(path, most=limits.LARGEST_TEXT).decode()
+    except UnicodeDecodeError:
+        raise BadInputError(f"{words}: this is no text in UTF-8") from None
+    except OSError as error:
+        advice = ": copy it beside the document" if error.errno == errno.EXDEV else ""
+        raise BadInputError(f"{words}: cannot be read: {error.strerror}{advice}") from None
+    try:
+        found: list[Document] = documents.from_json_or_yaml(text, source=name)
+    except DocumentError:
+        found = []
+    if len(found) != 1 or not nni.is_search_space(found[0]):
+        raise BadInputError(
+            f"{words}: a search space is needed (for each parameter _type and _value), and this is none"
+        )
+    return found[0]
 
 
 def _report(made: Conversion) -> Iterator[str]:

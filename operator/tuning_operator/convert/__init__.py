@@ -39,6 +39,17 @@ def convert(document: Document, system: System, *, name: str, search_space: Docu
     Raises:
         ConversionError: a field is not what that system takes.
     """
+    try:
+        return _convert(document, system, name=name, search_space=search_space)
+    except ConversionError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        # NB: a foreign document is free-form, and its fields are some hundreds: one of another kind is no mistake of ours.
+        words = f"a field is not what {system} takes ({type(error).__name__}: {error})"
+        raise ConversionError(words) from error
+
+
+def _convert(document: Document, system: System, *, name: str, search_space: Document | None) -> Conversion:
     match system:
         case System.KATIB:
             return katib.convert(document, name=name)

@@ -6,6 +6,7 @@ Hyperparameters may be nested mappings; whatever has no `type` of theirs is a co
 import math
 
 from tuning_api.schema import Document
+from tuning_api.search import MAX_CHOICES
 from tuning_operator.convert import pods, space
 from tuning_operator.convert.draft import Conversion, Draft, leftovers, shell
 from tuning_operator.convert.reading import ConversionError, as_number, below, count, items, mapping, number
@@ -53,7 +54,7 @@ _WORDS = {
 def recognises(document: Document) -> bool:
     """Whether it is an experiment's configuration."""
     searcher = document.get("searcher")
-    return isinstance(searcher, dict) and searcher.get("name") in {*_SEARCHERS, "custom"}
+    return isinstance(searcher, dict) and searcher.get("name") in (*_SEARCHERS, "custom")
 
 
 def convert(document: Document, *, name: str) -> Conversion:
@@ -123,7 +124,7 @@ def _halving(draft: Draft, searcher: Document, *, name: str) -> None:
     longest, unit = _length(searcher)
     divisor = max(2, round(as_number(searcher.get("divisor", _DIVISOR), path="searcher.divisor")))
     rungs = _rungs(searcher, longest=longest, divisor=divisor)
-    pruner: Document = {"type": "hyperband", "minResource": max(1, int(longest / divisor ** (rungs - 1)))}
+    pruner: Document = {"type": "hyperband", "minResource": max(1, int(longest / float(divisor) ** (rungs - 1)))}
     if name in {"async_halving", "sync_halving"} or searcher.get("mode") == "aggressive":
         pruner["type"] = "successiveHalving"
     else:
@@ -201,6 +202,8 @@ def _range(value: Document, low: float, high: float, *, path: str) -> Dimension:
 def _points(value: Document, low: float, high: float, *, path: str) -> Dimension:
     """The values that a grid tries; as choices, since those of a logarithm have no step."""
     points = count(value["count"], path=f"{path}.count")
+    if points > MAX_CHOICES:
+        raise ConversionError(f"{path}.count: a parameter has at most {MAX_CHOICES} choices, not {value['count']!r}")
     gap = (high - low) / max(points - 1, 1)
     positions = [low + index * gap for index in range(points)]
     if value["type"] == "log":

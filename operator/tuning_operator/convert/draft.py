@@ -24,6 +24,8 @@ OBJECTIVE = "my_package.train:objective"
 DEFAULT_TRIALS = 100
 
 _SHOWN_PARAMETERS = 4
+_MOST_PARAMETERS = 1000
+"""A study has 64, which the manifest's own check says: what is above that, a person can still take out of the manifest."""
 _IS_DOCUMENTED = "docs/converting.md has the fields of each system"
 
 
@@ -97,7 +99,13 @@ class Draft:
             self.mapped(below(path, key), f"{name}: {value}")
 
     def add(self, path: str, name: str, dimension: Dimension, *, when: Document | None = None) -> str:
-        """Add a parameter, and return its name here."""
+        """Add a parameter, and return its name here.
+
+        Raises:
+            ConversionError: there are far more than a study has.
+        """
+        if len(self.space) == _MOST_PARAMETERS:
+            raise ConversionError(f"{path}: the search space has more than {_MOST_PARAMETERS} parameters")
         legal = self._legal(name)
         self.space.append({"name": legal} | dimension.fields | ({"when": when} if when else {}))
         changes = [*dimension.changes]
@@ -139,7 +147,8 @@ class Draft:
         self.notes.append(
             Note(Kind.DECIDE, "", f"spec.trial.objective: {OBJECTIVE} stands for code of yours, see the comment there")
         )
-        self.notes = [_as_default(note, known=set(paths(document))) for note in self.notes]
+        known = set(paths(document))
+        self.notes = [_as_default(note, known=known) for note in self.notes]
         self.notes += [
             Note(Kind.MISSING, path, f"unknown to the converter, left out ({_IS_DOCUMENTED})")
             for path in unmentioned(document, {note.path for note in self.notes})
@@ -234,13 +243,18 @@ def study_name(text: str) -> str:
     return name or "study"
 
 
-def unmentioned(node: object, mentioned: set[str], path: str = "") -> Iterator[str]:
+def unmentioned(document: Document, mentioned: set[str]) -> Iterator[str]:
     """The fields of a document that no note is about, neither by themselves nor as a part of another."""
+    above = {path[: end.start()] for path in mentioned for end in re.finditer(r"[.\[]", path)}
+    yield from _unmentioned(document, mentioned, above, "")
+
+
+def _unmentioned(node: object, mentioned: set[str], above: set[str], path: str) -> Iterator[str]:
     for at, child in _children(node, path):
         if at in mentioned:
             continue
-        if any(other.startswith((f"{at}.", f"{at}[")) for other in mentioned):
-            yield from unmentioned(child, mentioned, at)
+        if at in above:
+            yield from _unmentioned(child, mentioned, above, at)
         else:
             yield at
 

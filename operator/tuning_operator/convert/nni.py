@@ -53,16 +53,21 @@ _WORDS = {
 
 def recognises(document: Document) -> bool:
     """Whether it is an experiment's configuration, or a search space by itself."""
-    return bool(_MARKS & document.keys()) or _is_space(document)
+    return bool(_MARKS & document.keys()) or is_search_space(document)
 
 
-def _is_space(document: Document) -> bool:
-    return bool(document) and all(isinstance(value, dict) and "_type" in value for value in document.values())
+def is_search_space(document: object) -> bool:
+    """Whether it says the kind and the values of each parameter, and nothing else."""
+    return (
+        isinstance(document, dict)
+        and bool(document)
+        and all(isinstance(value, dict) and "_type" in value for value in document.values())
+    )
 
 
-def search_space_file(document: Document) -> str | None:
-    """The file that holds the search space, beside the configuration; None if it is in the configuration."""
-    return next((str(document[key]) for key in _FILES if document.get(key)), None)
+def search_space_file(document: Document) -> tuple[str, str] | None:
+    """The field that names a file with the search space, and that name; None if it is in the configuration."""
+    return next(((key, str(document[key])) for key in _FILES if document.get(key)), None)
 
 
 def convert(document: Document, *, name: str, search_space: Document | None = None) -> Conversion:
@@ -76,7 +81,7 @@ def convert(document: Document, *, name: str, search_space: Document | None = No
     Raises:
         ConversionError: a field is not what NNI takes.
     """
-    if _is_space(document):
+    if is_search_space(document):
         return _convert_space(document, name=name)
     reader = _Reader(document)
     draft = Draft(name)
@@ -91,8 +96,8 @@ def convert(document: Document, *, name: str, search_space: Document | None = No
     for key, words in _WORDS.items():
         if found := reader.get(key):
             draft.missing(found[0], words)
-    file = search_space_file(document)
-    return draft.finish(document | ({file: search_space} if file and search_space else {}))
+    named = search_space_file(document)
+    return draft.finish(document | ({named[1]: search_space} if named and search_space else {}))
 
 
 def _convert_space(document: Document, *, name: str) -> Conversion:
@@ -212,14 +217,10 @@ def _assessor(draft: Draft, reader: _Reader) -> None:
 def _space(draft: Draft, reader: _Reader, search_space: Document | None) -> None:
     if found := reader.get("searchSpace"):
         _add_all(draft, mapping(reader.document, found[0]), path=found[0], prefix="")
-    elif search_space is not None:
-        file = search_space_file(reader.document) or "search space"
-        draft.mapped(_file_field(reader.document), f"searchSpace, from {file}")
+    elif search_space is not None and (named := search_space_file(reader.document)):
+        field, file = named
+        draft.mapped(field, f"searchSpace, from {file}")
         _add_all(draft, search_space, path=file, prefix="")
-
-
-def _file_field(document: Document) -> str:
-    return next(key for key in _FILES if document.get(key))
 
 
 def _add_all(draft: Draft, node: Document, *, path: str, prefix: str, when: Document | None = None) -> None:

@@ -43,7 +43,7 @@ def as_number(value: object, *, path: str) -> float:
         if isinstance(value, bool):
             raise TypeError  # noqa: TRY301 - true is no 1
         return float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         raise ConversionError(f"{path}: a number is needed, and it is {value!r}") from None
 
 

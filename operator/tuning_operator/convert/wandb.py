@@ -15,6 +15,8 @@ from tuning_operator.convert.space import Dimension
 METHODS: dict[str, Document] = {"bayes": {"type": "gp"}, "random": {"type": "random"}, "grid": {"type": "grid"}}
 _METHODS = {*METHODS, "custom"}
 _MOST_OBJECTIVES = 3
+_MOST_RUNGS = 1024
+"""Halvings of the largest number."""
 _ETA = 3
 _WORDS = {
     "project": "studies have namespaces",
@@ -34,7 +36,11 @@ def recognises(document: Document) -> bool:
     if method is None:
         # Schedulers of W&B Launch choose the method themselves.
         return isinstance(document.get("scheduler"), dict) and ("job" in document or "metric" in document)
-    return method in _METHODS and not {"searchSpace", "tuner", "hyperparameters"} & document.keys()
+    return (
+        isinstance(method, str)
+        and method in _METHODS
+        and not {"searchSpace", "tuner", "hyperparameters"} & document.keys()
+    )
 
 
 def convert(document: Document, *, name: str) -> Conversion:
@@ -203,8 +209,10 @@ def _first_rung(early: Document, eta: float, *, path: str) -> int:
         return max(1, count(early["min_iter"], path=f"{path}.min_iter"))
     longest = number(early, "max_iter", path=path)
     rungs = as_number(early.get("s", 1), path=f"{path}.s")
-    while rungs >= 1 and longest / eta >= 1:
-        longest, rungs = longest / eta, rungs - 1
+    for _ in range(int(min(rungs, _MOST_RUNGS))):
+        if longest / eta < 1:
+            break
+        longest /= eta
     return max(1, int(longest))
 
 
