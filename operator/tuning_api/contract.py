@@ -5,6 +5,7 @@ changed pruner or narrower bounds reach a running worker) it reads from the stud
 operator writes.
 """
 
+import re
 from enum import IntEnum, StrEnum
 from typing import Any, TypeVar
 
@@ -23,6 +24,30 @@ def read_attribute(kind: type[Model], value: object) -> Model | None:
         return kind.model_validate(value)
     except ValueError:
         return None
+
+
+_NUMBER = "(0|[1-9][0-9]{0,9})"
+_KEPT = re.compile(rf"([^/]+)/trial-{_NUMBER}\.(?:files|final-{_NUMBER}\.ckpt)")
+
+
+def kept_path(value: object, *, study: str, trial: int) -> str | None:
+    """What a complete trial has left to be kept, as a path below the place of all checkpoints; None if that is nothing.
+
+    NB: user code may write any attribute of its trial, and this one becomes a path on the machine of who fetches it. So
+    only what a worker writes is taken (`tuning_trial.checkpoints`): STUDY/trial-N.files of an objective, or
+    STUDY/trial-N.final-M.ckpt, where M is the trial, and N is the first of the trials that it continues.
+
+    Args:
+        value: The attribute, or the path of a status.
+        study: The study's name.
+        trial: The trial's number.
+    """
+    found = _KEPT.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        return None
+    of_study, first, itself = found.groups(default=str(trial))
+    is_written = of_study == study and int(first) <= trial and int(itself) == trial
+    return found[0] if is_written else None
 
 
 class Env(StrEnum):

@@ -8,8 +8,10 @@ NB: fsspec does its work in a thread that it starts at the first call. A process
 one.
 """
 
+import re
 import secrets
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -37,6 +39,10 @@ _PASSING: frozenset[int] = frozenset(
 )
 """Of the answers that blame the client, those that may be others the next time."""
 _LONGEST_WORDS = 300
+_LONGEST_NAME, _LONGEST_PART = 1024, 255
+"""Characters of a key in S3, and bytes of a file's name in most file systems."""
+_NO_NAME = re.compile("[\x00-\x1f\x7f\\\\\ud800-\udfff]")
+"""Control characters, and what separates folders on some machines."""
 
 
 class StoreError(Exception):
@@ -45,6 +51,14 @@ class StoreError(Exception):
 
 class StoreRefusedError(StoreError):
     """A store does not do what it was asked, however often it is: no such bucket, no rights, no package for it."""
+
+
+Accept = Callable[[Mapping[str, int]], None]
+"""Is told the names and sizes in bytes of what would be read."""
+
+
+def _anything(_: Mapping[str, int]) -> None:
+    """Accept all."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +96,13 @@ class Store:
             system, root = self._open()
             _call(system, "put_file", str(file), f"{root}/{name}", size=file.stat().st_size)
 
-    def get(self, name: str, file: Path) -> bool:
+    def get(self, name: str, file: Path, *, accept: Accept = _anything) -> bool:
         """Read a file to this machine, at once or not at all.
+
+        Args:
+            name: The file's name.
+            file: Where it goes.
+            accept: Is told the size first, and may raise.
 
         Returns:
             Whether there is one.
@@ -95,6 +114,11 @@ class Store:
                 system, root = self._open()
                 try:
                     size = _call(system, "info", f"{root}/{name}").get("size") or 0
+                except FileNotFoundError:
+                    return False
+            accept({name: size})
+            with self._translated():
+                try:
                     _call(system, "get_file", f"{root}/{name}", str(temporary), size=size)
                 except FileNotFoundError:
                     return False
@@ -103,16 +127,39 @@ class Store:
             temporary.unlink(missing_ok=True)
         return True
 
-    def get_folder(self, name: str, folder: Path) -> bool:
-        """Read all files below a name.
+    def get_folder(self, name: str, folder: Path, *, accept: Accept = _anything) -> bool:
+        """Read all files below a name, at once or not at all; what was in the folder is gone.
+
+        NB: what objects are called, whoever may write to the bucket decides. They are checked before anything is made,
+        and then made in a new folder, in which there is no link that could lead elsewhere.
+
+        Args:
+            name: The name.
+            folder: Where they go.
+            accept: Is told the files and their sizes first, and may raise.
 
         Returns:
             Whether there were any.
+
+        Raises:
+            StoreRefusedError: an object has a name that cannot be a file in the folder.
         """
-        files = self.files(name)
-        for file in files:
-            self.get(f"{name}/{file}", folder / file)
-        return bool(files)
+        sizes = self.files(name)
+        if not sizes:
+            return False
+        accept(sizes)
+        temporary = folder.with_name(f".{secrets.token_hex(8)}.tmp")
+        temporary.mkdir(parents=True)
+        try:
+            for file in sizes:
+                if not self.get(f"{name}/{file}", temporary / file):
+                    raise StoreError(f"{self.uri}: {name}/{file} was removed while it was read")
+            if folder.is_dir() and not folder.is_symlink():
+                shutil.rmtree(folder)
+            temporary.rename(folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        return True
 
     def names(self, folder: str) -> list[str]:
         """What lies directly in a folder: files and folders; nothing where there is none."""
@@ -125,15 +172,25 @@ class Store:
                 return []
         return [PurePosixPath(path).name for path in found]
 
-    def files(self, folder: str) -> list[str]:
-        """The files in a folder and below it, relative to it."""
+    def files(self, folder: str) -> dict[str, int]:
+        """The sizes of the files in a folder and below it, by their names relative to it.
+
+        Raises:
+            StoreRefusedError: an object has a name that cannot be a file in a folder.
+        """
         with self._translated():
             system, root = self._open()
             system.invalidate_cache()
             path = f"{root}/{folder}/"
-            found = [found.removeprefix(path) for found in _call(system, "find", path) if found.startswith(path)]
-        # NB: what an object is called may be anything, and becomes a path on this machine.
-        return [name for name in found if name and not name.startswith("/") and ".." not in name.split("/")]
+            found = _call(system, "find", path, detail=True)
+        sizes = {
+            name.removeprefix(path): int(info.get("size") or 0)
+            for name, info in found.items()
+            if name.startswith(path) and not _is_mark_of_folder(name, info)
+        }
+        if fault := fault_of_names(sizes):
+            raise StoreRefusedError(f"{self.uri}: {folder} {fault}")
+        return sizes
 
     def remove(self, name: str) -> None:
         """Remove a file, or a folder with all that is in it, if it is there."""
@@ -162,6 +219,32 @@ class Store:
         except Exception as error:
             kind = StoreRefusedError if _is_refusal(error) else StoreError
             raise kind(f"{self.uri}: {_words(error, protocol=self._protocol)}") from error
+
+
+def _is_mark_of_folder(name: str, info: Mapping[str, Any]) -> bool:
+    """Whether an object stands for a folder that is empty, as consoles make them."""
+    return info.get("type") == "directory" or (name.endswith("/") and not info.get("size"))
+
+
+def fault_of_names(names: Collection[str]) -> str | None:
+    """Why objects cannot be files below a folder of this machine, in words; None if they can. Pure."""
+    above = {str(parent) for name in names for parent in PurePosixPath(name).parents}
+    for name in names:
+        if not _is_path_below(name):
+            return f"has an object {name[:_LONGEST_WORDS]!r}, which is no name of a file below a folder"
+        if name in above:
+            return f"has a file and a folder of the same name, {name!r}"
+    return None
+
+
+def _is_path_below(name: str) -> bool:
+    """Whether each part is a name, and none leads up or elsewhere on any system."""
+    parts = name.split("/")
+    return (
+        len(name) <= _LONGEST_NAME
+        and not _NO_NAME.search(name)
+        and all(part not in {"", ".", ".."} and len(part.encode()) <= _LONGEST_PART for part in parts)
+    )
 
 
 def _call(system: Any, method: str, *arguments: Any, size: int = 0, **options: Any) -> Any:

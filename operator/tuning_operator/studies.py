@@ -122,7 +122,7 @@ class OptunaStudies:
         """The trials that were not taken over, as Optuna's values and as ours; a trial that has ended never changes."""
         own = [trial for trial in rows if not warm_start.origin(trial)]
         ended = self._ended.setdefault(key, {})
-        trials = tuple(ended.get(row.number) or _trial(row) for row in own)
+        trials = tuple(ended.get(row.number) or _trial(row, study=key.name) for row in own)
         ended.update((trial.number, trial) for trial in trials if trial.number not in ended and trial.state in _ENDED)
         return own, trials
 
@@ -359,7 +359,7 @@ def _rows(study: OptunaStudy) -> tuple[dict[str, Any], list[FrozenTrial]]:
         raise RowsUnreadable(what) from error
 
 
-def _trial(frozen: FrozenTrial) -> Trial:
+def _trial(frozen: FrozenTrial, *, study: str) -> Trial:
     """NB: user code in a worker may write any attribute: what cannot be read counts as not written."""
     attributes = frozen.user_attrs
     return Trial(
@@ -378,7 +378,7 @@ def _trial(frozen: FrozenTrial) -> Trial:
         fixed=fixed if isinstance(fixed := frozen.system_attrs.get(_FIXED_PARAMS), dict) else {},
         epochs=_of_type(int, attributes.get(contract.EPOCHS_ATTRIBUTE)),
         max_epochs=_of_type(int, attributes.get(contract.MAX_EPOCHS_ATTRIBUTE)),
-        checkpoint=_of_type(str, attributes.get(contract.CHECKPOINT_ATTRIBUTE)),
+        checkpoint=contract.kept_path(attributes.get(contract.CHECKPOINT_ATTRIBUTE), study=study, trial=frozen.number),
         started=utc(frozen.datetime_start),
         ended=utc(frozen.datetime_complete),
     )

@@ -48,7 +48,9 @@ def test_the_best_is_kept_in_the_bucket_and_fetched_from_it(study: LocalStudy, b
     best = study.status()["best"]
     assert best["checkpoint"] == f"{bucket.uri}/train/trial-{best['trial']}.files"
     assert bucket.files() == [f"train/trial-{best['trial']}.files/model.txt"]
-    assert said(study, "best", "train", "--checkpoint", "best") == (0, "wrote best\n")
+    code, words = said(study, "best", "train", "--checkpoint", "best")
+    size = len(str(best["params"]["x"]))
+    assert (code, words) == (0, f"fetching 1 file ({size} B) from {best['checkpoint']}\nwrote best\n")
     assert (study.home / "best" / "model.txt").read_text() == str(best["params"]["x"])
     (bucket.folder / "some/prefix/train" / f"trial-{best['trial']}.files" / "model.txt").unlink()
     code, words = said(study, "best", "train", "--checkpoint", "again")

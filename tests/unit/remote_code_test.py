@@ -165,7 +165,9 @@ def test_a_folder_without_an_end_is_not_walked(tmp_path: Path, monkeypatch: pyte
     """Neither down nor along; Python's own walk calls itself for each level."""
     deep = tmp_path / "deep"
     write(deep, "/".join(["d"] * 60) + "/x.py")
-    with pytest.raises(BadInputError, match="has folders more than 50 levels deep: remove them"):
+    with pytest.raises(
+        BadInputError, match="has folders more than 50 levels deep: name the folder of your model by --code"
+    ):
         code.read_folder(deep)
     monkeypatch.setattr(code, "MOST_ITEMS", 10)
     write(tmp_path, *(f"data{number}.csv" for number in range(11)))

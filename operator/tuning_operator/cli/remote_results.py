@@ -10,7 +10,7 @@ from tuning_api.spec import StudySpec
 from tuning_api.status import BestTrial, StudyStatus, read_status
 from tuning_operator.charts.source import StudyData
 from tuning_operator.cli import results
-from tuning_operator.cli.study import configured, copy_kept
+from tuning_operator.cli.study import configured, copy_kept, kept_path
 from tuning_operator.cli.terminal import say
 from tuning_operator.cli.views import in_words
 from tuning_operator.cli.writing import save
@@ -105,7 +105,9 @@ def _copy_checkpoint(study: Document, *, number: int | None, to: Path) -> Path:
         raise BadInputError(
             f"--checkpoint of a cluster's study is that of its best trial, {best.trial}: remove --trial"
         )
-    path = best.checkpoint.removeprefix(checkpoints.location(""))
+    # NB: the status may be of an older operator, which took whatever a trial's code had written.
+    written = best.checkpoint.removeprefix(checkpoints.location(""))
+    path = kept_path(written, study=study["metadata"]["name"], number=best.trial)
     return copy_kept(checkpoints, path, number=best.trial, namespace=study["metadata"]["namespace"], to=to)
 
 

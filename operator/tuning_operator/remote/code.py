@@ -95,38 +95,21 @@ def read_folder(path: Path) -> Folder:
 
 
 def _files(path: Path) -> Iterator[Path]:
-    """What is in a folder and below it, without following links to folders.
-
-    Raises:
-        BadInputError: it is far more than one person's model.
-    """
-    waiting = [(path, 1)]
-    seen = 0
-    while waiting:
-        folder, level = waiting.pop()
-        for item in _items(folder):
-            seen += 1
-            if seen > MOST_ITEMS:
-                words = f"has more than {MOST_ITEMS:,} files and folders: name the folder of your model by --code"
-                raise BadInputError(f"{path}: {words}")
-            if not item.is_dir(follow_symlinks=False) or not os.access(item, os.R_OK | os.X_OK):
-                yield Path(item.path)
-            elif _is_of_the_person(Path(item.path)):
-                if level == MOST_LEVELS:
-                    raise BadInputError(f"{path}: has folders more than {MOST_LEVELS} levels deep: remove them")
-                waiting.append((Path(item.path), level + 1))
-
-
-def _items(folder: Path) -> Iterator["os.DirEntry[str]"]:
     try:
-        with os.scandir(folder) as found:
-            yield from (item for item in found if not item.name.startswith("."))
+        for file in files.walk(path, most=MOST_ITEMS, levels=MOST_LEVELS, enters=_is_of_the_person):
+            if not file.name.startswith("."):
+                yield file
     except OSError as error:
-        raise BadInputError(f"{folder}: cannot be read: {error.strerror}") from error
+        raise BadInputError(
+            f"{error.filename or path}: {error.strerror}: name the folder of your model by --code"
+        ) from error
 
 
 def _is_of_the_person(folder: Path) -> bool:
-    return folder.name != "__pycache__" and not (folder / _ENVIRONMENT_MARK).exists()
+    """NB: a folder that may not be read has no code of the person's, such as that of a database beside it."""
+    is_hidden = folder.name.startswith(".")
+    is_readable = os.access(folder, os.R_OK | os.X_OK)
+    return is_readable and not is_hidden and folder.name != "__pycache__" and not (folder / _ENVIRONMENT_MARK).exists()
 
 
 def _content(file: Path, taken: Set[Path], *, folder: Path, most: int) -> bytes:
