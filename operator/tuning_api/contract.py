@@ -68,6 +68,8 @@ class Env(StrEnum):
     without it, a trial that was interrupted starts from its beginning."""
     IDLE_SECONDS = "TUNING_IDLE_SECONDS"
     """How long a worker waits for a trial before it exits and frees its GPU."""
+    CODE = "TUNING_CODE"
+    """Without a cluster: the manifest's folder, whose modules are found once Python has started."""
 
 
 class ExitCode(IntEnum):

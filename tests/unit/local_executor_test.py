@@ -135,7 +135,8 @@ def test_a_worker_gets_the_contract_and_its_share() -> None:
     environment = an_environment(gpus=("0", "1"), inherited={"HOME": "/home/me", "PYTHONPATH": "/mine"})
     assert environment == {
         "HOME": "/home/me",
-        "PYTHONPATH": "/code:/mine",
+        "PYTHONPATH": "/mine",
+        Env.CODE: "/code",
         "OMP_NUM_THREADS": "2",
         "CUDA_VISIBLE_DEVICES": "0",
         Env.DATABASE_URL: "postgresql+psycopg2://me:secret@host/db",
@@ -153,7 +154,8 @@ def test_what_the_person_set_holds() -> None:
     environment = an_environment(inherited={"OMP_NUM_THREADS": "5"})
     assert environment["OMP_NUM_THREADS"] == "5"
     assert "CUDA_VISIBLE_DEVICES" not in environment
-    assert environment["PYTHONPATH"] == "/code"
+    assert environment[Env.CODE] == "/code"
+    assert "PYTHONPATH" not in environment
 
 
 def test_every_worker_has_at_least_one_thread() -> None:

@@ -101,3 +101,16 @@ def test_a_file_that_is_there_is_not_written_over(tmp_path: Path) -> None:
     assert path.read_text() == "two"
     with pytest.raises(BadInputError, match="cannot be written: No such file or directory"):
         writing.save("x", tmp_path / "none" / "study.yaml", force=False)
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_nothing_is_written_through_a_link(force: bool, tmp_path: Path) -> None:  # noqa: FBT001 - a parameter
+    """`report` writes NAME.html into a folder that may be somebody else's."""
+    (tmp_path / ".bashrc").write_text("# mine")
+    (tmp_path / "digits.html").symlink_to(".bashrc")
+    (tmp_path / "new.html").symlink_to("new")
+    for name in ("digits.html", "new.html"):
+        with pytest.raises(BadInputError, match=f"{name} is a link: remove it, or choose another file with -o"):
+            writing.save("<html>", tmp_path / name, force=force)
+    assert (tmp_path / ".bashrc").read_text() == "# mine"
+    assert not (tmp_path / "new").exists()

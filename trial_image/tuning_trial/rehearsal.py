@@ -11,6 +11,7 @@ import optuna
 from optuna.trial import Trial
 from pydantic import ValidationError
 
+from tuning_api import limits
 from tuning_api.schema import Scalar
 from tuning_api.spec import StudySpec
 from tuning_trial import objective_runner, outcomes, search
@@ -33,9 +34,14 @@ def read_spec(text: str) -> StudySpec:
     except json.JSONDecodeError as error:
         fault = f"line {error.lineno}, column {error.colno}: this is no JSON: {error.msg}"
         raise UnreadableSpecError([fault]) from error
+    except RecursionError:
+        raise UnreadableSpecError([limits.too_deep("document")]) from None
     is_manifest = isinstance(document, dict) and "spec" in document
+    spec = document["spec"] if is_manifest else document
+    if too_large := limits.fault_of(spec, path="spec"):
+        raise UnreadableSpecError([too_large])
     try:
-        return StudySpec.model_validate(document["spec"] if is_manifest else document)
+        return StudySpec.model_validate(spec)
     except ValidationError as error:
         faults = [
             ": ".join([".".join(["spec", *map(str, item["loc"])]), item["msg"].removeprefix("Value error, ")])

@@ -41,7 +41,7 @@ app = typer.Typer(
 
     \b
     tuningstudy init my_model.Classifier        a first manifest for a model of yours
-    tuningstudy validate digits.yaml            is it right, without running it?
+    tuningstudy validate digits.yaml            is it right? imports the model, runs no trial
     tuningstudy try digits.yaml                 one trial in the foreground
     tuningstudy run digits.yaml                 run it; Ctrl-C stops, the same command goes on
     tuningstudy best digits --config            the configuration with the best values, ready to train
@@ -116,13 +116,13 @@ def run(
 
 @app.command()
 def validate(file: File) -> None:
-    """Say what is wrong with a manifest, without running it.
+    """Say what is wrong with a manifest: import its model, and run no trial.
 
     \b
     tuningstudy validate digits.yaml
 
-    Fields, ranges and placeholders first; then classes and arguments, by building the model once with sampled
-    parameters.
+    Fields, ranges and placeholders first, for which nothing of the folder runs; then classes and arguments, by
+    importing the model and building it once with sampled parameters. So look at a model that is not yours before.
     """  # noqa: D301 - click keeps the lines of a paragraph that begins so
     from tuning_operator.cli.validate import validate as validate_study  # noqa: PLC0415
 

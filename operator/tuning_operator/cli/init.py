@@ -4,19 +4,18 @@ import json
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 from tuning_api.schema import Document
 from tuning_operator.cli import writing
 from tuning_operator.cli.starter import starter
 from tuning_operator.cli.terminal import say
+from tuning_operator.local import interpreter
 from tuning_operator.local.errors import BadInputError
 
 EXAMPLE = ("digits", "tuning_trial.examples.digits.DigitsClassifier", "tuning_trial.examples.digits.DigitsData")
 """Name, model and data of the study that is written where no model is named."""
 
-_DESCRIBE = (sys.executable, "-m", "tuning_trial", "describe", "--json")
 _BASES = {"model": "LightningModule", "data": "LightningDataModule"}
 _MOST_CHARACTERS = 63
 """Of a study's name."""
@@ -73,10 +72,9 @@ def _described(classes: list[tuple[str, str, str]], *, folder: Path) -> list[Doc
     Raises:
         BadInputError: one of them is not there, or is not what it must be.
     """
-    search_path = os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))
     answer = subprocess.run(
-        [*_DESCRIBE, *(path.replace(":", ".") for path, _, _ in classes)],
-        env={**os.environ, "PYTHONPATH": search_path},
+        [*interpreter.COMMAND, "describe", "--json", *(path.replace(":", ".") for path, _, _ in classes)],
+        env=interpreter.environment(folder, os.environ),
         text=True,
         capture_output=True,
         check=False,

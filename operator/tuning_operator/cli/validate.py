@@ -6,7 +6,6 @@ What its words mean is known here; whether its classes exist and take its argume
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 from tuning_api import manifest
@@ -15,9 +14,8 @@ from tuning_api.schema import Document
 from tuning_api.spec import StudySpec
 from tuning_operator.cli.terminal import say
 from tuning_operator.decide import validity
+from tuning_operator.local import interpreter
 from tuning_operator.local.errors import BadInputError
-
-TRIAL = (sys.executable, "-m", "tuning_trial")
 
 
 def validate(file: Path) -> int:
@@ -75,11 +73,10 @@ def read(file: Path) -> tuple[Document, StudySpec]:
 def _ask(arguments: list[str], spec: StudySpec, *, file: Path, capture: bool) -> "subprocess.CompletedProcess[str]":
     """Where `run` would: in the manifest's folder, whose modules are found."""
     folder = file.absolute().parent
-    path = os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))
     return subprocess.run(
-        [*TRIAL, *arguments],
+        [*interpreter.COMMAND, *arguments],
         input=json.dumps(spec.to_document()),
-        env={**os.environ, "PYTHONPATH": path},
+        env=interpreter.environment(folder, os.environ),
         cwd=folder,
         text=True,
         capture_output=capture,

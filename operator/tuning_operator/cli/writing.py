@@ -1,6 +1,7 @@
 """A manifest as a person would write it: short things in one line, comments above what they are about."""
 
 import functools
+import os
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -29,16 +30,24 @@ def text(document: Document, *, comments: Comments, head: Sequence[str] = ()) ->
 def save(written: str, path: Path, *, force: bool) -> None:
     """Write a file that is not there yet, or with `force` over one that is.
 
+    NB: a link of that name in a folder of somebody else would lead to another file of the person's.
+
     Raises:
         BadInputError: it is there, or cannot be written.
     """
+    if path.is_symlink():
+        raise BadInputError(f"{path} is a link: remove it, or choose another file with -o")
     try:
-        with path.open("w" if force else "x", encoding="utf-8") as file:
+        with open(path, "w" if force else "x", encoding="utf-8", opener=_opened_itself) as file:
             file.write(written)
     except FileExistsError:
         raise BadInputError(f"{path} is there already: choose another with -o, or write over it with --force") from None
     except OSError as error:
         raise BadInputError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def _opened_itself(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, mode=0o666)
 
 
 def _mapping(node: Document, path: str, indent: str, comments: Comments) -> Iterator[str]:

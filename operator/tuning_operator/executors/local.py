@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import os
-import sys
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +14,7 @@ from tuning_api.contract import Env, ExitCode
 from tuning_api.manifest import ManifestError
 from tuning_api.spec import Checkpoints, StudySpec, Trial
 from tuning_api.status import Reason, StudyStatus, read_status
-from tuning_operator.local import resources
+from tuning_operator.local import interpreter, resources
 from tuning_operator.local.errors import BadInputError
 from tuning_operator.local.folder import StudyFolder, read_json, write_json
 from tuning_operator.local.processes import Identity, Process, Processes, new_identity
@@ -24,7 +22,6 @@ from tuning_operator.local.resources import Machine
 from tuning_operator.model import Ending, Study, StudyKey, Trouble, Worker, WorkerState
 
 IDLE_SECONDS = 10
-COMMAND = (sys.executable, "-m", "tuning_trial")
 _LAST_BYTES = 4096
 
 Listener = Callable[[Reason, str, bool], None]
@@ -93,7 +90,9 @@ class LocalExecutor:
             workers=study.spec.parallelism,
             checkpoints=study.spec.trial.checkpoints.place if study.spec.trial.checkpoints else None,
         )
-        self._processes.start(identity, COMMAND, environment=environment, folder=self._file.absolute().parent)
+        self._processes.start(
+            identity, interpreter.COMMAND, environment=environment, folder=self._file.absolute().parent
+        )
 
     def stop_worker(self, study: Study, name: str) -> None:  # noqa: ARG002
         """See `Executor`."""
@@ -235,9 +234,8 @@ def worker_environment(
         Env.SCRATCH.value: str(folder.scratch / identity.name),
         Env.CHECKPOINTS.value: checkpoints or str(folder.checkpoints),
         Env.IDLE_SECONDS.value: str(IDLE_SECONDS),
-        "PYTHONPATH": os.pathsep.join(filter(None, (str(code), inherited.get("PYTHONPATH")))),
         resources.THREADS: inherited.get(resources.THREADS) or str(threads),
     }
     if machine.gpus:
         own[resources.VISIBLE] = ",".join(identity.gpus)
-    return {**inherited, **own}
+    return interpreter.environment(code, inherited) | own
