@@ -1,5 +1,7 @@
 """How a study searches: its objectives, its search space, its sampler and its pruner, in Optuna's own words."""
 
+import json
+import math
 from enum import StrEnum
 from typing import Any, Literal, Self
 
@@ -9,6 +11,13 @@ from pydantic.alias_generators import to_snake
 from tuning_api.schema import Scalar, Schema, kubernetes, rule
 
 MAX_CHOICES = 256
+MAX_CHOICE_BYTES = 32_768
+"""Of all choices of a parameter together, as JSON. Optuna stores them with each trial."""
+MAX_LEVELS = 16
+"""How many conditions may stand in a row."""
+MAX_STEPS = 2**53
+"""How many values a range with steps may have. Beyond it a float does not tell whole numbers apart (IEEE 754), and Optuna's
+decimals of 28 digits give up."""
 
 
 class Direction(StrEnum):
@@ -43,6 +52,13 @@ class Condition(Schema):
     """The name of the other parameter."""
     in_: list[Any] = Field(alias="in", min_length=1, max_length=MAX_CHOICES)
     """The values of the other parameter for which this one is suggested."""
+
+    @model_validator(mode="after")
+    def _has_values(self) -> Self:
+        for value in self.in_:
+            if not isinstance(value, Scalar):
+                raise ValueError(f"when.in must have strings, numbers, booleans or null, and {value!r} is none of them")
+        return self
 
 
 _IMMUTABLE = "is immutable: Optuna cannot compare the trials, create a new study"
@@ -142,6 +158,8 @@ def _categorical_fault(parameter: Parameter) -> str | None:
             return f"choices must be strings, numbers, booleans or null, and {choice!r} is none of them"
     if len({(type(choice), choice) for choice in parameter.choices}) < len(parameter.choices):
         return "choices must differ from each other"
+    if (length := len(json.dumps(parameter.choices))) > MAX_CHOICE_BYTES:
+        return f"choices may have {MAX_CHOICE_BYTES:,} bytes together, and have {length:,}: give long ones a short name"
     return None
 
 
@@ -161,6 +179,18 @@ def _numeric_fault(parameter: Parameter) -> str | None:  # noqa: PLR0911 - one l
         bound is not None and not bound.is_integer() for bound in (low, high, step)
     ):
         return "an int parameter needs whole numbers for low, high and step"
+    return _fault_of_size(parameter.type, low, high, step)
+
+
+def _fault_of_size(kind: ParameterType, low: float, high: float, step: float | None) -> str | None:
+    if not math.isfinite(high - low):
+        return f"from {low:g} to {high:g} is more than a float can say: narrow the bounds"
+    is_whole = kind is ParameterType.INT
+    if is_whole and max(abs(low), abs(high)) > MAX_STEPS:
+        return f"the bounds of an int parameter must lie between -2^53 and 2^53, not at {low:g} and {high:g}"
+    step = step or (1 if is_whole else None)
+    if step is not None and (high - low) / step > MAX_STEPS:
+        return f"from {low:g} to {high:g} in steps of {step:g} are more than 2^53 values: take a larger step"
     return None
 
 

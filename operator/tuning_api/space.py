@@ -13,6 +13,7 @@ from typing import Any
 from tuning_api.schema import Scalar
 from tuning_api.search import (
     EXHAUSTIVE,
+    MAX_LEVELS,
     MAX_POINTS,
     PLANNED,
     UNCONDITIONAL,
@@ -28,6 +29,7 @@ Point = dict[str, Scalar]
 
 _ON_A_STEP = 1e-8
 """How far from a step a value may lie, in steps: Optuna's own tolerance."""
+_MANY = 10**15
 
 
 def search_order(space: Sequence[Parameter]) -> list[Parameter]:
@@ -36,17 +38,34 @@ def search_order(space: Sequence[Parameter]) -> list[Parameter]:
     Raises:
         ValueError: conditions go round in a circle.
     """
-    ordered: list[Parameter] = []
-    waiting = list(space)
-    while waiting:
-        known = {parameter.name for parameter in ordered}
-        ready = [parameter for parameter in waiting if not parameter.when or parameter.when.parameter in known]
-        if not ready:
-            msg = f"the conditions of {', '.join(parameter.name for parameter in waiting)} go round in a circle"
-            raise ValueError(msg)
-        ordered += ready
-        waiting = [parameter for parameter in waiting if parameter not in ready]
-    return ordered
+    levels = _levels(space)
+    if endless := [parameter.name for parameter in space if parameter.name not in levels]:
+        msg = f"the conditions of {', '.join(endless)} go round in a circle"
+        raise ValueError(msg)
+    return sorted(space, key=lambda parameter: levels[parameter.name])
+
+
+def _levels(space: Sequence[Parameter]) -> dict[str, int]:
+    """How many conditions are above each parameter; those are missing that go round in a circle, and what is below them."""
+    below = _by_condition(space)
+    reached = [parameter for parameter in space if parameter.when is None]
+    levels = {parameter.name: 0 for parameter in reached}
+    for parameter in reached:  # which grows meanwhile
+        for other in below.get(parameter.name, []):
+            if other.name in levels:
+                continue
+            levels[other.name] = levels[parameter.name] + 1
+            reached.append(other)
+    return levels
+
+
+def _by_condition(space: Sequence[Parameter]) -> dict[str, list[Parameter]]:
+    """The parameters that have a condition, by the name of the one that it looks at."""
+    below: dict[str, list[Parameter]] = {}
+    for parameter in space:
+        if parameter.when is not None:
+            below.setdefault(parameter.when.parameter, []).append(parameter)
+    return below
 
 
 def is_met(condition: Condition, values: Mapping[str, Scalar]) -> bool:
@@ -76,12 +95,18 @@ def candidates(parameter: Parameter) -> list[Scalar] | None:
 
 
 def size(space: Sequence[Parameter]) -> int | None:
-    """How many points a space has, with its conditions; None if there is no end to them."""
-    counts = {parameter.name: _count(parameter) for parameter in space}
-    if any(count is None for count in counts.values()):
+    """How many points a space has, with its conditions; None if there is no end to them.
+
+    NB: each parameter is counted once, from the last in the search order to the first. Counted below each value of the one
+    above it, conditions in a row would multiply: eight choices at twelve levels are 8^11 counts.
+    """
+    if any(_count(parameter) is None for parameter in space):
         return None
-    free = [parameter for parameter in space if parameter.when is None]
-    return math.prod(_points_below(parameter, space) for parameter in free)
+    below = _by_condition(space)
+    points: dict[str, int] = {}
+    for parameter in reversed(search_order(space)):
+        points[parameter.name] = _points_below(parameter, below.get(parameter.name, []), points)
+    return math.prod(points[parameter.name] for parameter in space if parameter.when is None)
 
 
 def _count(parameter: Parameter) -> int | None:
@@ -93,27 +118,32 @@ def _count(parameter: Parameter) -> int | None:
     return int((high - low) // step) + 1
 
 
-def _points_below(parameter: Parameter, space: Sequence[Parameter]) -> int:
-    """The values of a parameter, each as often as what exists only under it has values."""
-    under_it = [other for other in space if other.when and other.when.parameter == parameter.name]
-    distinct = {(isinstance(value, bool), value) for other in under_it if other.when for value in other.when.in_}
-    special = [value for _, value in distinct if fits(parameter, value)]
-    branches = [
-        math.prod(
-            _points_below(other, space)
-            for other in under_it
-            if other.when and is_met(other.when, {parameter.name: value})
-        )
-        for value in special
-    ]
-    return (_count(parameter) or 0) - len(special) + sum(branches)
+def _points_below(parameter: Parameter, under_it: Sequence[Parameter], points: Mapping[str, int]) -> int:
+    """The values of a parameter, each as often as what exists only under it has values.
+
+    Args:
+        parameter: Which one.
+        under_it: Those whose condition looks at it.
+        points: How many points each of those has, with what is below it.
+    """
+    times: dict[tuple[bool, Scalar], int] = {}
+    for other in under_it:
+        for value in {_distinct(value) for value in other.when.in_} if other.when else ():
+            times[value] = times.get(value, 1) * points[other.name]
+    special = [count for (_, value), count in times.items() if fits(parameter, value)]
+    return (_count(parameter) or 0) - len(special) + sum(special)
+
+
+def _distinct(value: Scalar) -> tuple[bool, Scalar]:
+    """A value as a key, so that `true` is not 1, but 2 is 2.0 (see `is_same`)."""
+    return isinstance(value, bool), value
 
 
 def fits(parameter: Parameter, value: object) -> bool:
     """Whether a parameter may have a value."""
     if parameter.type is ParameterType.CATEGORICAL:
         return any(is_same(value, choice) for choice in parameter.choices or [])
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     low, high = parameter.low, parameter.high
     if low is None or high is None or not low <= value <= high:
@@ -211,10 +241,12 @@ def _not_within(parameter: Parameter) -> str:
 def faults_of_search(space: Sequence[Parameter], sampler: Sampler, *, objectives: int) -> Iterator[str]:
     """Why a sampler cannot search a space, in words; and what is wrong with the conditions of the space."""
     try:
-        search_order(space)
+        levels = _levels(search_order(space))
     except ValueError as error:
         yield str(error)
         return
+    if deep := [name for name, level in levels.items() if level > MAX_LEVELS]:
+        yield f"parameter {deep[0]}: conditions may look at each other over {MAX_LEVELS} levels at most: remove `when` of some"
     yield from _conditions_never_met(space)
     kind = sampler.type
     if kind in PLANNED and not space:
@@ -239,7 +271,12 @@ def _endless(space: Sequence[Parameter], kind: SamplerType) -> Iterator[str]:
         yield f"sampler {kind} tries every point, and {endless[0]} has no end of values: give it a step, or use tpe"
     elif (points := size(space) or 0) > MAX_POINTS:
         advice = "widen the steps, remove a parameter, or use tpe, random or qmc"
-        yield f"sampler {kind} tries every point, at most {MAX_POINTS:,}, and searchSpace has {points:,}: {advice}"
+        yield f"sampler {kind} tries every point, at most {MAX_POINTS:,}, and searchSpace has {_many(points)}: {advice}"
+
+
+def _many(points: int) -> str:
+    """A number of points. NB: Python refuses to write one of more than 4,300 digits."""
+    return f"{points:,}" if points < _MANY else f"more than {_MANY:,}"
 
 
 def _conditions_never_met(space: Sequence[Parameter]) -> Iterator[str]:
@@ -248,7 +285,8 @@ def _conditions_never_met(space: Sequence[Parameter]) -> Iterator[str]:
         if parameter.when is None or parameter.when.parameter not in choices:
             continue
         other = choices[parameter.when.parameter]
+        distinct = set(map(_distinct, other))
         for value in parameter.when.in_:
-            if not any(is_same(value, choice) for choice in other):
+            if _distinct(value) not in distinct:
                 known = ", ".join(map(str, other))
                 yield f"parameter {parameter.name}: when.in has {value!r}, and {parameter.when.parameter} has {known}"

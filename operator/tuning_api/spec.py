@@ -448,10 +448,15 @@ def _is_pod_template(template: dict[str, Any]) -> bool:
     pod = template.get("spec", {})
     if not isinstance(pod, dict) or not isinstance(template.get("metadata", {}), dict):
         return False
-    lists = [pod.get(name, []) for name in ("containers", "initContainers", "volumes")]
-    lists += [item.get(name, []) for item in lists[0] if isinstance(item, dict) for name in ("env", "volumeMounts")]
-    return all(
-        isinstance(items, list) and all(isinstance(item, dict) and "name" in item for item in items) for items in lists
+    if not all(_is_named_list(pod.get(name, [])) for name in ("containers", "initContainers", "volumes")):
+        return False
+    containers = pod.get("containers", [])
+    return all(_is_named_list(item.get(name, [])) for item in containers for name in ("env", "volumeMounts"))
+
+
+def _is_named_list(items: object) -> bool:
+    return isinstance(items, list) and all(
+        isinstance(item, dict) and isinstance(item.get("name"), str) for item in items
     )
 
 
@@ -462,8 +467,8 @@ def _placeholder_faults(config: dict[str, Any], spec: StudySpec) -> Iterator[str
     used = placeholders(config)
     if unknown := sorted(used - set(names) - BUILT_IN_PLACEHOLDERS):
         yield f"trial.lightning uses ${{{unknown[0]}}}, and searchSpace has no such parameter (it has {', '.join(names)})"
-    in_conditions = {parameter.when.parameter for parameter in spec.search_space if parameter.when}
-    if unused := [name for name in names if name not in used | in_conditions]:
+    used |= {parameter.when.parameter for parameter in spec.search_space if parameter.when}
+    if unused := [name for name in names if name not in used]:
         yield f"searchSpace has {unused[0]}, and nothing uses it: write ${{{unused[0]}}} in trial.lightning, or remove it"
 
 

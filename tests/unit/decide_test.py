@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.support.builders import NOW, a_snapshot, a_spec, a_trial, a_worker, trials
+from tests.support.wait import within
 
 from tuning_api.contract import Failure, FailureReason
 from tuning_api.status import Reason
@@ -182,6 +183,17 @@ def test_a_trial_that_crashes_three_workers_fails() -> None:
     crashed = a_worker(state=WorkerState.FAILED, running=False, endings={"pod-3": Ending.CRASHED})
     plan = decide.plan(a_snapshot(trials=rows, workers=(crashed,))).trials
     assert [item.failure.reason for item in plan.abandon] == [FailureReason.WORKER_LOST]
+
+
+@pytest.mark.parametrize("continued", [(0,), (1, 0)], ids=["itself", "each other"])
+def test_trials_that_say_to_continue_each_other_have_an_end(continued: tuple[int, ...]) -> None:
+    """User code may write any attribute of its trial."""
+    rows = tuple(a_trial(number, "RUNNING", retry_of=other) for number, other in enumerate(continued))
+    endings = {f"pod-{number}": Ending.CRASHED for number in range(len(rows))}
+    crashed = a_worker(state=WorkerState.FAILED, running=False, endings=endings)
+    with within(5):
+        plan = decide.plan(a_snapshot(trials=rows, workers=(crashed,))).trials
+    assert len(plan.requeue) == len(rows)
 
 
 def test_a_trial_that_ran_out_of_memory_is_not_tried_again() -> None:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.study import StudyDirection
 from tests.support.builders import NOW, a_snapshot, a_spec, a_spec_document, a_trial, a_worker
+from tests.support.wait import within
 
 from tuning_api.search import Direction
 from tuning_api.spec import Constraint, StudySpec
@@ -48,6 +49,14 @@ def test_the_front_is_what_nothing_is_better_than(case: tuple[list[tuple[float, 
         place for place, value in enumerate(values) if not any(is_better(other, value, directions) for other in values)
     }
     assert undominated == set(front(values, directions))
+
+
+@pytest.mark.parametrize("objectives", [2, 3])
+def test_a_front_of_as_many_values_as_a_study_may_have_is_found_at_once(objectives: int) -> None:
+    """Each of them is better than all others somewhere: compared one by one, a pass would take hours."""
+    values = [(float(place), *[float(100_000 - place)] * (objectives - 1)) for place in range(100_000)]
+    with within(10):
+        assert len(front(values, [MIN] * objectives)) == len(values)
 
 
 @given(judged().filter(lambda case: len(case[1]) > 1))

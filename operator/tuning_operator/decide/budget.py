@@ -164,9 +164,10 @@ def _failure(trial: Trial, *, ending: Ending, trials: tuple[Trial, ...]) -> Fail
 
 
 def _earlier_crashes(trial: Trial, trials: tuple[Trial, ...]) -> int:
+    """NB: user code may write any attribute of its trial. A trial continues an earlier one, else there were no end to it."""
     by_number = {item.number: item for item in trials}
     crashes = 0
-    while trial.retry_of is not None and trial.retry_of in by_number:
+    while trial.retry_of is not None and trial.retry_of < trial.number and trial.retry_of in by_number:
         trial = by_number[trial.retry_of]
         crashes += trial.requeued == Ending.CRASHED
     return crashes
