@@ -1,14 +1,13 @@
 """A manifest as a person writes it, read to mean what it means to kubectl; see `documents` for its text."""
 
 import difflib
-import re
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from tuning_api import documents, files, limits
+from tuning_api import documents, files, limits, naming
 from tuning_api.documents import DocumentError
 from tuning_api.schema import Document
 from tuning_api.spec import GROUP, KIND, VERSION, StudySpec
@@ -17,7 +16,6 @@ API_VERSION = f"{GROUP}/{VERSION}"
 DEFAULT_NAMESPACE = "default"
 """Where kubectl puts what names no namespace."""
 
-_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _MOST_FAULTS = 20
 """Of a spec; each is a sentence, and a list has as many faults as items."""
 
@@ -111,7 +109,7 @@ def _envelope_faults(document: Document) -> Iterator[str]:
     name = _metadata(document).get("name")
     if not name:
         yield "metadata.name is missing: a study needs a name"
-    elif not isinstance(name, str) or not _NAME.fullmatch(name):
+    elif not isinstance(name, str) or not naming.is_study_name(name):
         yield f"metadata.name is {name!r}: a name has at most 63 of a-z, 0-9 and -, and begins and ends with one of the first"
 
 

@@ -20,16 +20,24 @@ CODE_ARCHIVE = "code.zip"
 CHARTS_ROLE = "tuningstudy_charts"
 """The charts server's role in the database."""
 
+_STUDY = re.compile(r"(?=.{1,63}\Z)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _POSTGRES_LIMIT = 63
 _CUT = "tuningx_"
 _LABEL_LIMIT = 63
+_UID_DIGITS = 12
+"""Of 48 bits: among a million studies of a namespace whose names begin alike, two share a name with a chance of 1 in 500."""
 _JOB_LIMIT = 57
 """A Job's name becomes a label of its pods (63 characters), and a pod's name adds six."""
 
 
+def is_study_name(name: str) -> bool:
+    """True if a study may be called so: as the API server has it (RFC 1123, subdomain), and as long as a label may be."""
+    return _STUDY.fullmatch(name) is not None
+
+
 def worker_job(*, study: str, uid: str, index: int) -> str:
-    """Name of the Job of a worker slot. The uid keeps a study from meeting Jobs of a deleted namesake."""
-    suffix = f"-{_digest(uid)}-{index}"
+    """Name of the Job of a worker slot. The uid keeps a study from meeting Jobs of a namesake, be it deleted or cut here."""
+    suffix = f"-{_digest(uid, length=_UID_DIGITS)}-{index}"
     return study[: _JOB_LIMIT - len(suffix)].rstrip("-.") + suffix
 
 
@@ -82,5 +90,5 @@ def _whole_schema(namespace: str) -> str:
     return "tuning_" + namespace.replace("-", "_")
 
 
-def _digest(text: str, *, length: int = 5) -> str:
+def _digest(text: str, *, length: int) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:length]

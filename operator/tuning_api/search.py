@@ -57,7 +57,9 @@ class Condition(Schema):
     def _has_values(self) -> Self:
         for value in self.in_:
             if not isinstance(value, Scalar):
-                raise ValueError(f"when.in must have strings, numbers, booleans or null, and {value!r} is none of them")
+                raise ValueError(  # noqa: TRY004 - pydantic takes no other
+                    f"when.in must have strings, numbers, booleans or null, and {value!r} is none of them"
+                )
         return self
 
 

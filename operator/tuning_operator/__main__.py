@@ -81,7 +81,7 @@ def run(settings: OperatorSettings) -> None:
     )
     kopf_settings = kopf.OperatorSettings()
     framework.configure(kopf_settings)
-    framework.register_login(registry)
+    framework.register_login(registry, watches=2 * max(1, len(settings.namespaces)))
     framework.register_discovery(registry, unserved=gateway.unserved)
     ready = threading.Event()
     _register_probes(registry, settings=settings, metrics=metrics, ready=ready)

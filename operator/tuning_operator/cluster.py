@@ -5,10 +5,10 @@ requests go through the client's own transport (authentication, TLS, proxies, po
 """
 
 import base64
-import json
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import quote
 
 from kubernetes import config
 from kubernetes.client import ApiClient
@@ -16,11 +16,14 @@ from kubernetes.client.exceptions import ApiException
 from kubernetes.client.rest import RESTResponse
 from urllib3.exceptions import HTTPError
 
-from tuning_api.spec import GROUP, PLURAL, VERSION
+from tuning_api.spec import GROUP, KIND, PLURAL, VERSION
+from tuning_operator import answers
 from tuning_operator.errors import ClusterUnavailable, Conflict, Missing, Refused
 from tuning_operator.model import StudyKey
 
 REQUEST_SECONDS = 15
+PAGE = 50
+"""Objects of a list that are read at once: a Job has a tenant's pod template in it."""
 USER_AGENT = "tuningstudy-operator"
 _JSON = "application/json"
 _TRY_AGAIN = {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.UNAUTHORIZED}
@@ -42,14 +45,24 @@ class Cluster:
         self._client.user_agent = USER_AGENT
 
     def study(self, key: StudyKey) -> Document | None:
-        """A TuningStudy, or None if it is gone."""
-        return self._get(_study_path(key))
+        """A TuningStudy, or None if it is gone.
 
-    def write_status(self, document: Document) -> None:
-        """Replace a TuningStudy's status; its resourceVersion makes sure that nothing newer is overwritten."""
-        metadata = document["metadata"]
-        key = StudyKey(metadata["namespace"], metadata["name"])
-        self._call("PUT", f"{_study_path(key)}/status", body=document)
+        NB: a key may come from what a tenant wrote, and the operator may read all namespaces. So a name is no more than a
+        part of the path, and the answer is asked whether it is what was meant.
+        """
+        document = self._get(_path(*_STUDIES, key.namespace, PLURAL, key.name))
+        if document is not None and _key(document) != key:
+            raise Refused(f"the API server answered with another object than TuningStudy {key}")
+        return document
+
+    def write_status(self, key: StudyKey, *, version: str, status: Document) -> None:
+        """Replace a TuningStudy's status, if the resource still has this version.
+
+        The API server takes nothing but the status from what is sent to that path, so there is nothing else in it.
+        """
+        metadata = {"namespace": key.namespace, "name": key.name, "resourceVersion": version}
+        body = {"apiVersion": f"{GROUP}/{VERSION}", "kind": KIND, "metadata": metadata, "status": status}
+        self._call("PUT", _path(*_STUDIES, key.namespace, PLURAL, key.name, "status"), body=body)
 
     def namespace_uid(self, namespace: str) -> str:
         """Return the uid of a namespace: another one when it was deleted and made again under the same name."""
@@ -57,36 +70,40 @@ class Cluster:
         return str(document["metadata"]["uid"])
 
     def jobs(self, namespace: str, *, selector: str) -> list[Document]:
-        """Jobs of a namespace by label."""
-        return self._list(f"/apis/batch/v1/namespaces/{namespace}/jobs", labelSelector=selector)
+        """Jobs of a namespace by label, without their pod templates."""
+        return self._list(_path(*_BATCH, namespace, "jobs"), labelSelector=selector)
+
+    def job(self, namespace: str, name: str) -> Document | None:
+        """A Job, or None if there is none of that name."""
+        return next(iter(self._list(_path(*_BATCH, namespace, "jobs"), fieldSelector=f"metadata.name={name}")), None)
 
     def create_job(self, job: Document) -> None:
         """Create a Job."""
-        self._call("POST", f"/apis/batch/v1/namespaces/{job['metadata']['namespace']}/jobs", body=job)
+        self._call("POST", _path(*_BATCH, job["metadata"]["namespace"], "jobs"), body=job)
 
     def delete_job(self, namespace: str, name: str) -> None:
         """Delete a Job and its pods, which get their grace period; one that is gone already is fine."""
         options = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"}
-        self._call("DELETE", f"/apis/batch/v1/namespaces/{namespace}/jobs/{name}", body=options, missing_ok=True)
+        self._call("DELETE", _path(*_BATCH, namespace, "jobs", name), body=options, missing_ok=True)
 
     def pods(self, namespace: str, *, selector: str) -> list[Document]:
-        """Pods of a namespace by label."""
-        return self._list(f"/api/v1/namespaces/{namespace}/pods", labelSelector=selector)
+        """Pods of a namespace by label, without their specs."""
+        return self._list(_path(*_CORE, namespace, "pods"), labelSelector=selector)
 
     def events(self, namespace: str, *, kind: str, name: str) -> list[Document]:
         """Events about an object."""
         fields = f"involvedObject.kind={kind},involvedObject.name={name}"
-        return self._list(f"/api/v1/namespaces/{namespace}/events", fieldSelector=fields)
+        return self._list(_path(*_CORE, namespace, "events"), fieldSelector=fields)
 
     def create_event(self, event: Document) -> None:
         """Record an event."""
-        self._call("POST", f"/api/v1/namespaces/{event['metadata']['namespace']}/events", body=event)
+        self._call("POST", _path(*_CORE, event["metadata"]["namespace"], "events"), body=event)
 
     def ensure_secret(self, secret: Document) -> None:
         """Create a Secret, or make an existing one hold the same; `secret` gives its values in `stringData`."""
         metadata = secret["metadata"]
-        collection = f"/api/v1/namespaces/{metadata['namespace']}/secrets"
-        path = f"{collection}/{metadata['name']}"
+        collection = _path(*_CORE, metadata["namespace"], "secrets")
+        path = _path(*_CORE, metadata["namespace"], "secrets", metadata["name"])
         stored = self._get(path)
         if stored is None:
             self._call("POST", collection, body=secret)
@@ -103,7 +120,7 @@ class Cluster:
         ]
 
     def _listed(self, group: str, version: str) -> set[str]:
-        return {resource["name"] for resource in (self._get(f"/apis/{group}/{version}") or {}).get("resources", [])}
+        return {resource["name"] for resource in (self._get(_path("apis", group, version)) or {}).get("resources", [])}
 
     def ping(self) -> None:
         """Ask the API server for a sign of life."""
@@ -113,8 +130,14 @@ class Cluster:
         return self._call("GET", path, missing_ok=True)
 
     def _list(self, path: str, **query: str) -> list[Document]:
-        answer = self._call("GET", path, query=query) or {}
-        items: list[Document] = answer.get("items", [])
+        """All objects of a list, a page at a time; their specs are dropped but for whether they are suspended."""
+        items: list[Document] = []
+        page: Mapping[str, str] = {"limit": str(PAGE)}
+        while page:
+            answer = self._call("GET", path, query={**query, **page}) or {}
+            items += map(_without_template, answer.get("items") or [])
+            token = answer.get("metadata", {}).get("continue")
+            page = {"limit": str(PAGE), "continue": token} if token else {}
         return items
 
     def _call(
@@ -132,7 +155,7 @@ class Cluster:
             if missing_ok:
                 return None
             raise
-        document: Document = json.loads(response)
+        document: Document = answers.read(response)
         return document
 
 
@@ -219,8 +242,27 @@ def connect(context: str | None = None) -> Cluster:
     return Cluster(ApiClient(client.configuration))
 
 
-def _study_path(key: StudyKey) -> str:
-    return f"/apis/{GROUP}/{VERSION}/namespaces/{key.namespace}/{PLURAL}/{key.name}"
+_CORE = ("api", "v1", "namespaces")
+_BATCH = ("apis", "batch", "v1", "namespaces")
+_STUDIES = ("apis", GROUP, VERSION, "namespaces")
+
+
+def _path(*parts: str) -> str:
+    """A path of the API, whatever letters are in its parts."""
+    if bad := [part for part in parts if part in {"", ".", ".."}]:
+        raise Refused(f"{bad[0]!r} is no name of an object")
+    return "".join(f"/{quote(part, safe='')}" for part in parts)
+
+
+def _key(document: Document) -> StudyKey:
+    metadata = document.get("metadata") or {}
+    return StudyKey(str(metadata.get("namespace")), str(metadata.get("name")))
+
+
+def _without_template(item: Document) -> Document:
+    """A Job or a pod without what it runs: hundreds of them may have a tenant's large pod template each."""
+    spec = item.get("spec") or {}
+    return item | {"spec": {"suspend": spec.get("suspend")}} if spec else item
 
 
 def _differs(wanted: Document, stored: Document) -> bool:
@@ -229,7 +271,7 @@ def _differs(wanted: Document, stored: Document) -> bool:
 
 def _message(payload: bytes) -> str:
     try:
-        return str(json.loads(payload).get("message", ""))
+        return str(answers.read(payload).get("message", ""))
     except (ValueError, AttributeError):
         return payload[:300].decode(errors="replace")
 

@@ -1,17 +1,18 @@
 """The only place that sets Kopf's knobs, each with its reason."""
 
 import asyncio
+import json
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
+import aiohttp
 import kopf
 from typing_extensions import override
 
 from tuning_api import naming
 from tuning_api.spec import GROUP
+from tuning_operator import answers
 from tuning_operator.errors import TuningError
 from tuning_operator.handlers import JOBS, STUDIES
 
@@ -19,7 +20,10 @@ EXIT_SECONDS = 20
 SIGN_IN_SECONDS = 3.0
 """Between two attempts to sign in."""
 AGAIN_SECONDS = 2.0
-_FAR_AWAY = timedelta(days=3650)
+LIST_PAGE = 10
+"""Objects that are listed at once. A list is read whole, and a tenant's study may have 1.5 MB."""
+CONNECTIONS = 50
+"""To the API server at the same time, besides the watches: bounds the herd of patches that set finalizers."""
 
 Resource = tuple[str, str, str]
 """Group, version and plural."""
@@ -60,8 +64,9 @@ def configure(settings: kopf.OperatorSettings) -> None:
     settings.watching.label_selectors[JOBS] = f"{naming.LABEL_MANAGED_BY}={naming.MANAGED_BY}"
     settings.networking.request_timeout = 30
     settings.networking.connect_timeout = 10
-    # Bounds the herd of first passes after a start.
-    settings.queueing.worker_limit = 50
+    settings.watching.chunk_size = LIST_PAGE
+    # NB: no `worker_limit`. Each object holds its worker for seconds, so that a tenant who makes many would hold them all;
+    # handlers only enqueue (see `turns`), and there is no herd of them to bound.
     # The default of 2 s cancels a pass in the middle; below the pod's grace period of 45 s.
     settings.queueing.exit_timeout = EXIT_SECONDS
     settings.process.ultimate_exiting_timeout = 60
@@ -87,18 +92,83 @@ def register_discovery(registry: kopf.OperatorRegistry, *, unserved: Callable[[I
             raise kopf.TemporaryError(message, delay=AGAIN_SECONDS)
 
 
-def register_login(registry: kopf.OperatorRegistry) -> None:
+def register_login(registry: kopf.OperatorRegistry, *, watches: int) -> None:
     """Sign in as a service account inside a cluster, else by the kubeconfig; a registry of our own has no default.
 
     NB: Kopf never again takes credentials that equal some that were refused, and ends for want of others. But an API server
-    that starts refuses everybody for a moment (401). So the same credentials differ here in when they would end.
+    that starts refuses everybody for a moment (401). No two sessions are equal, so the same credentials are tried again.
+
+    Args:
+        registry: Where to.
+        watches: How many streams are open all the time.
     """
     last = float("-inf")
 
     @kopf.on.login(registry=registry)
-    async def sign_in(**context: Any) -> kopf.ConnectionInfo | None:
+    async def sign_in(**context: Any) -> kopf.AiohttpSession | None:
         nonlocal last
         await asyncio.sleep(max(0.0, last + SIGN_IN_SECONDS - time.monotonic()))
         last = time.monotonic()
         found = kopf.login_with_service_account(**context) or kopf.login_with_kubeconfig(**context)
-        return replace(found, expiration=datetime.now(UTC) + _FAR_AWAY) if found else None
+        if found is None:
+            return None
+        session = open_session(found, connections=watches + CONNECTIONS)
+        return kopf.AiohttpSession(
+            server=found.server, default_namespace=found.default_namespace, aiohttp_session=session
+        )
+
+
+def open_session(credentials: kopf.ConnectionInfo, *, connections: int) -> aiohttp.ClientSession:
+    """Kopf's way to the API server, as Kopf would make it, but that answers are read by `answers`.
+
+    What handlers do not look at never comes to Kopf, which keeps objects for seconds. And what Python's parser cannot read
+    would end Kopf's watch, and the operator with it (https://docs.kopf.dev/en/stable/authentication/#custom-http-sessions).
+    """
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=connections, ssl=credentials.as_ssl_context()),
+        headers=credentials.as_http_headers(),
+        proxy=credentials.proxy_url,
+        trust_env=credentials.trust_env,
+        response_class=_Answer,
+    )
+
+
+class _Answer(aiohttp.ClientResponse):
+    """An answer whose JSON, whole or in lines, has no more of objects than handlers look at."""
+
+    @override
+    async def start(self, connection: Any) -> "_Answer":
+        """As aiohttp does; what follows is read by the line."""
+        await super().start(connection)
+        self.content = _Lines(self.content)  # type: ignore[assignment]
+        return self
+
+    @override
+    async def json(self, **_: Any) -> Any:
+        """The whole answer. In a thread, since large ones would hold up everything else."""
+        return await asyncio.to_thread(answers.read_essence, await self.read())
+
+
+class _Lines:
+    """A body that is iterated over by whole lines, each of them JSON; read otherwise it is the body as it is."""
+
+    def __init__(self, body: aiohttp.StreamReader) -> None:
+        self._body = body
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._body, name)
+
+    async def iter_chunked(self, size: int) -> AsyncIterator[bytes]:
+        """The lines of a watch, each as soon as it is there; one that broke off in the middle as it is."""
+        rest = bytearray()
+        async for chunk in self._body.iter_chunked(size):
+            rest += chunk
+            *lines, rest = rest.split(b"\n")
+            for line in filter(None, lines):
+                yield await asyncio.to_thread(_essence_of_line, bytes(line))
+        if rest:
+            yield bytes(rest)
+
+
+def _essence_of_line(line: bytes) -> bytes:
+    return json.dumps(answers.read_essence(line)).encode() + b"\n"

@@ -93,7 +93,8 @@ def register(
 
     @kopf.on.delete(*STUDIES, registry=registry)
     async def study_deleted(body: kopf.Body, runtime: Any, **_: Any) -> None:
-        policy = DeletionPolicy(body.spec.get("deletionPolicy", DeletionPolicy.RETAIN))
+        is_to_go = body.spec.get("deletionPolicy") == DeletionPolicy.DELETE
+        policy = DeletionPolicy.DELETE if is_to_go else DeletionPolicy.RETAIN
         try:
             await asyncio.get_running_loop().run_in_executor(pool, controller.release, _key(body), policy)
         except DatabaseUnavailable as error:
@@ -153,6 +154,12 @@ def _key(body: Mapping[str, Any]) -> StudyKey:
 
 
 def _owning_study(job: Mapping[str, Any]) -> StudyKey | None:
-    owners = job["metadata"].get("ownerReferences", [])
-    name = next((owner["name"] for owner in owners if owner["kind"] == KIND), None)
-    return StudyKey(job["metadata"]["namespace"], name) if name else None
+    """The study of a Job of ours. NB: a tenant may write Jobs with our labels, and any owner."""
+    metadata = job["metadata"]
+    uid = metadata.get("labels", {}).get(naming.LABEL_STUDY_UID)
+    for owner in metadata.get("ownerReferences", []):
+        group, _, _ = owner.get("apiVersion", "").partition("/")
+        is_ours = (group, owner.get("kind")) == (GROUP, KIND) and uid and owner.get("uid") == uid
+        if is_ours and naming.is_study_name(owner.get("name", "")):
+            return StudyKey(metadata["namespace"], owner["name"])
+    return None

@@ -33,7 +33,8 @@ class Study:
     spec: StudySpec | None
     fault: str | None
     status: StudyStatus
-    document: dict[str, Any] = field(repr=False, default_factory=dict)
+    version: str = ""
+    """The resource's version that was read: a status is written to no other."""
 
 
 class TrialState(StrEnum):

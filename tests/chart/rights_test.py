@@ -22,8 +22,9 @@ OBJECT = {"metadata": {"namespace": KEY.namespace, "name": KEY.name}}
 SECRET = worker_secret(namespace=KEY.namespace, url="postgresql://")
 CALLS: dict[str, Callable[[Cluster], Any]] = {
     "study": lambda cluster: cluster.study(KEY),
-    "write_status": lambda cluster: cluster.write_status(OBJECT),
+    "write_status": lambda cluster: cluster.write_status(KEY, version="1", status={}),
     "jobs": lambda cluster: cluster.jobs(KEY.namespace, selector="a=b"),
+    "job": lambda cluster: cluster.job(KEY.namespace, "job"),
     "create_job": lambda cluster: cluster.create_job(OBJECT),
     "delete_job": lambda cluster: cluster.delete_job(KEY.namespace, "job"),
     "pods": lambda cluster: cluster.pods(KEY.namespace, selector="a=b"),
@@ -55,7 +56,7 @@ class Answer:
     """What the API server would answer."""
 
     status: int
-    data: bytes = b"{}"
+    data: bytes = json.dumps(OBJECT).encode()
 
     def read(self) -> bytes:
         """The body."""

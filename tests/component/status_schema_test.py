@@ -43,7 +43,7 @@ def test_every_status_is_stored_as_it_was_written(
         for status in written:
             study = cluster.study(key)
             assert study is not None
-            cluster.write_status(study | {"status": status})
+            cluster.write_status(key, version=study["metadata"]["resourceVersion"], status=status)
             stored = cluster.study(key)
             assert stored is not None
             assert as_doubles(stored["status"]) == as_doubles(status)

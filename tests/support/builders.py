@@ -71,7 +71,6 @@ def a_study(*, spec: StudySpec | None = None, status: StudyStatus | None = None,
         spec=spec or a_spec(),
         fault=None,
         status=status or StudyStatus(),
-        document={"metadata": {"name": "digits", "namespace": "research"}},
     )
 
 

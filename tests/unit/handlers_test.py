@@ -143,12 +143,39 @@ def test_a_deletion_waits_for_the_database_but_not_for_ever(monkeypatch: pytest.
     assert event.startswith("LeftBehind: the database was unavailable for 300 s; the study's trials were left in it")
 
 
+def a_job(*, labels: dict[str, str] | None = None, **owner: Any) -> dict[str, Any]:
+    """A Job as handlers see it; None: without the field."""
+    fields = {"apiVersion": "tuningstudy.io/v1alpha1", "kind": "TuningStudy", "name": "digits", "uid": "uid-1"} | owner
+    return {
+        "metadata": {
+            "namespace": "research",
+            "labels": {"tuningstudy.io/study-uid": "uid-1"} if labels is None else labels,
+            "ownerReferences": [{name: value for name, value in fields.items() if value is not None}],
+        }
+    }
+
+
 def test_a_job_leads_to_its_study() -> None:
     """By its owner reference; a Job of somebody else leads nowhere."""
-    owners = [{"kind": "TuningStudy", "name": "digits"}]
-    job = {"metadata": {"namespace": "research", "ownerReferences": owners}}
-    assert handlers._owning_study(job) == KEY
+    assert handlers._owning_study(a_job()) == KEY
     assert handlers._owning_study({"metadata": {"namespace": "research"}}) is None
+
+
+FORGED: dict[str, Any] = {
+    "another namespace's study": a_job(name="../../victim/tuningstudies/digits"),
+    "a name that is none": a_job(name="Digits?"),
+    "no name": a_job(name=None),
+    "a study of another time": a_job(uid="uid-of-a-namesake"),
+    "no study's label": a_job(labels={}),
+    "another group's kind": a_job(apiVersion="example.com/v1"),
+    "an owner of nothing": {"metadata": {"namespace": "research", "ownerReferences": [{}]}},
+}
+
+
+@pytest.mark.parametrize("job", FORGED.values(), ids=FORGED)
+def test_a_forged_job_leads_nowhere(job: dict[str, Any]) -> None:
+    """Whoever may write Jobs in a namespace can give them our labels, and any owner; the operator may read all namespaces."""
+    assert handlers._owning_study(job) is None
 
 
 def test_kopf_watches_our_jobs_only_and_shares_no_finalizer() -> None:

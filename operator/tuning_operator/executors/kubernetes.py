@@ -11,7 +11,7 @@ from tuning_api.contract import ExitCode
 from tuning_api.spec import GROUP, KIND, VERSION
 from tuning_api.status import Reason, StudyStatus, read_status
 from tuning_operator.cluster import Cluster
-from tuning_operator.errors import Conflict
+from tuning_operator.errors import Conflict, Refused
 from tuning_operator.model import Ending, Study, StudyKey, Trouble, Worker, WorkerState
 from tuning_operator.render.job import WorkerDefaults, worker_job
 from tuning_operator.render.secret import worker_secret
@@ -30,6 +30,8 @@ _IMAGE_REASONS = frozenset(
     }
 )
 _OUT_OF_MEMORY = "OOMKilled"
+_MOST_DIGITS = 9
+"""Of a worker's index: a study has started fewer."""
 
 
 class KubernetesExecutor:
@@ -65,10 +67,22 @@ class KubernetesExecutor:
 
     def start_worker(self, study: Study, index: int) -> None:
         """See `Executor`."""
+        job = worker_job(study, index=index, defaults=self._defaults)
         try:
-            self._cluster.create_job(worker_job(study, index=index, defaults=self._defaults))
+            self._cluster.create_job(job)
         except Conflict:
-            return  # created by an earlier pass that did not live to see it
+            self._check_owner(study, job["metadata"]["name"])
+
+    def _check_owner(self, study: Study, name: str) -> None:
+        """A Job of that name may have been created by an earlier pass that did not live to see it.
+
+        Raises:
+            Refused: it is not this study's.
+        """
+        found = self._cluster.job(study.key.namespace, name)
+        if found is None or _is_of(study, found):
+            return
+        raise Refused(f"there is a Job {name} that does not belong to this study: delete it, or rename it")
 
     def stop_worker(self, study: Study, name: str) -> None:
         """See `Executor`."""
@@ -76,7 +90,7 @@ class KubernetesExecutor:
 
     def write_status(self, study: Study, status: StudyStatus) -> None:
         """See `Executor`."""
-        self._cluster.write_status(study.document | {"status": status.to_document()})
+        self._cluster.write_status(study.key, version=study.version, status=status.to_document())
 
     def tell(self, study: Study, *, reason: Reason, message: str, is_warning: bool) -> None:
         """See `Executor`."""
@@ -101,7 +115,7 @@ def read_study(document: Document) -> Study:
         spec=spec,
         fault=fault,
         status=read_status(document.get("status")),
-        document=document,
+        version=metadata.get("resourceVersion", ""),
     )
 
 
@@ -117,7 +131,7 @@ def worker_view(job: Document, pods: list[Document]) -> Worker:
         trouble = _queued(job) or next((found for pod in live if (found := _pod_trouble(pod))), None)
     return Worker(
         name=metadata["name"],
-        index=int(metadata.get("annotations", {}).get(naming.ANNOTATION_WORKER_INDEX, 0)),
+        index=_index(metadata),
         state=state,
         stopping="deletionTimestamp" in metadata,
         running=any(_phase(pod) == "Running" for pod in live),
@@ -126,6 +140,16 @@ def worker_view(job: Document, pods: list[Document]) -> Worker:
         trouble=trouble,
         ended=ended,
     )
+
+
+def _index(metadata: Document) -> int:
+    """A worker's slot. NB: whoever may write Jobs can write the annotation, too."""
+    text = str((metadata.get("annotations") or {}).get(naming.ANNOTATION_WORKER_INDEX, 0))
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS else 0
+
+
+def _is_of(study: Study, job: Document) -> bool:
+    return any(owner.get("uid") == study.uid for owner in job["metadata"].get("ownerReferences") or [])
 
 
 def _orphans(jobs: list[Document], pods: list[Document]) -> tuple[Worker, ...]:
@@ -187,7 +211,7 @@ def _pod_trouble(pod: Document) -> Trouble | None:
 
 def _with_creation_trouble(worker: Worker, events: list[Document]) -> Worker:
     """A Job without a pod: the Job controller says why in an event, for instance that a quota is used up."""
-    failures = [event["message"] for event in events if event.get("reason") == "FailedCreate"]
+    failures = [str(event.get("message", "")) for event in events if event.get("reason") == "FailedCreate"]
     if not failures:
         return worker
     reason = Reason.QUOTA_EXCEEDED if "exceeded quota" in failures[-1] else Reason.WORKERS_FAILING

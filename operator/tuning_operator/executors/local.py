@@ -5,7 +5,6 @@ import json
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy.engine import URL
 
@@ -44,7 +43,6 @@ class LocalExecutor:
         self._database = database
         self._machine = machine
         self._listener = listener
-        self._document: dict[str, Any] = {}
         self._status = read_status(read_json(folder.status))
         self._processes = Processes(folder.workers, folder.logs)
 
@@ -63,7 +61,6 @@ class LocalExecutor:
             spec=spec,
             fault=fault,
             status=self._status,
-            document=self._document,
         )
 
     def workers(self, study: Study) -> tuple[Worker, ...]:  # noqa: ARG002 - a folder is one study's
@@ -137,7 +134,6 @@ class LocalExecutor:
             return None, str(error)
         if (name := manifest.name_of(document)) != key.name:
             return None, f"{self._file}: metadata.name is {name} now, and this is a run of {key.name}"
-        self._document = document
         return manifest.read_spec(document)
 
     def _adapted(self, spec: StudySpec) -> StudySpec:
