@@ -6,7 +6,6 @@ import logging
 import socket
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Literal
@@ -29,8 +28,8 @@ from tuning_operator.rounds import Rounds
 from tuning_operator.settings import ChartsSettings, OperatorSettings
 from tuning_operator.studies import OptunaStudies
 from tuning_operator.tenancy import Tenancy
+from tuning_operator.turns import Turns
 
-PASSES_AT_ONCE = 8
 MISCONFIGURED = 78
 
 
@@ -65,16 +64,16 @@ def run(settings: OperatorSettings) -> None:
     database.import_all()
     metrics = Metrics()
     registry = kopf.OperatorRegistry()
-    pool = ThreadPoolExecutor(PASSES_AT_ONCE, thread_name_prefix="pass")
+    turns = Turns()
     controller, studies, gateway = wire(settings, metrics)
     handlers.register(
         registry,
         controller=controller,
         metrics=metrics,
-        pool=pool,
+        turns=turns,
         rounds=Rounds(
             pulses=studies.pulses,
-            pool=pool,
+            turns=turns,
             seconds=settings.resync_seconds,
             went=metrics.last_round.set_to_current_time,
         ),
@@ -84,7 +83,7 @@ def run(settings: OperatorSettings) -> None:
     framework.register_login(registry, watches=2 * max(1, len(settings.namespaces)))
     framework.register_discovery(registry, unserved=gateway.unserved)
     ready = threading.Event()
-    _register_probes(registry, settings=settings, metrics=metrics, ready=ready)
+    _register_probes(registry, settings=settings, metrics=metrics, ready=ready, turns=turns)
     kopf.run(
         registry=registry,
         # NB: Kopf's default asks for the name of the user, and the user id of a container may have none.
@@ -139,13 +138,18 @@ def _links(study: Study, now: datetime, *, settings: OperatorSettings, tenancy: 
 
 
 def _register_probes(
-    registry: kopf.OperatorRegistry, *, settings: OperatorSettings, metrics: Metrics, ready: threading.Event
+    registry: kopf.OperatorRegistry,
+    *,
+    settings: OperatorSettings,
+    metrics: Metrics,
+    ready: threading.Event,
+    turns: Turns,
 ) -> None:
     runners: list[Any] = []
 
     @kopf.on.startup(registry=registry)
     async def start(**_: Any) -> None:
-        app = probes.probe_app(metrics.registry, ready)
+        app = probes.probe_app(metrics.registry, ready, is_stuck=turns.is_stuck)
         runners.append(await probes.serve(app, settings.probe_port, settings.metrics_port))
 
     @kopf.on.cleanup(registry=registry)

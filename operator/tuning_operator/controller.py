@@ -98,6 +98,23 @@ class Controller:
                 raise
         return None
 
+    def tell_overdue(self, key: StudyKey, *, seconds: float) -> None:
+        """Say of a study that its pass, which goes on, does not come to its end. Asks the API server alone.
+
+        Raises:
+            TuningError: it cannot be said now.
+        """
+        study = self._executor.glance(key)
+        if study is None:
+            return
+        message = (
+            f"the operator has looked at this study for more than {seconds:.0f} s and is not done, which is a mistake of its"
+            " own or the database's; if it stays so, tell its maintainers of this study's spec, and change or delete it"
+        )
+        trouble = Trouble(Reason.OPERATOR_ERROR, message)
+        status = report.status_of_fault(study, trouble, charts=study.status.charts, now=datetime.now(UTC))
+        self._executor.write_status(study, status)
+
     def release(self, key: StudyKey, policy: DeletionPolicy) -> None:
         """Let go of a study that is being deleted; its Jobs go with it, by their owner references.
 

@@ -15,6 +15,9 @@ class Executor(Protocol):
     def study(self, key: StudyKey) -> Study | None:
         """The study as its owner wrote it, or None if it is gone."""
 
+    def glance(self, key: StudyKey) -> Study | None:
+        """The study without its spec, for whoever must not stop at what a person wrote; None if it is gone."""
+
     def workers(self, study: Study) -> tuple[Worker, ...]:
         """The workers of a study, ended ones included for as long as they are remembered."""
 

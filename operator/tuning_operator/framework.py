@@ -14,9 +14,8 @@ from tuning_api import naming
 from tuning_api.spec import GROUP
 from tuning_operator import answers
 from tuning_operator.errors import TuningError
-from tuning_operator.handlers import JOBS, STUDIES
+from tuning_operator.handlers import EXIT_SECONDS, JOBS, STUDIES
 
-EXIT_SECONDS = 20
 SIGN_IN_SECONDS = 3.0
 """Between two attempts to sign in."""
 AGAIN_SECONDS = 2.0
@@ -67,7 +66,7 @@ def configure(settings: kopf.OperatorSettings) -> None:
     settings.watching.chunk_size = LIST_PAGE
     # NB: no `worker_limit`. Each object holds its worker for seconds, so that a tenant who makes many would hold them all;
     # handlers only enqueue (see `turns`), and there is no herd of them to bound.
-    # The default of 2 s cancels a pass in the middle; below the pod's grace period of 45 s.
+    # The default of 2 s cancels a deletion in the middle.
     settings.queueing.exit_timeout = EXIT_SECONDS
     settings.process.ultimate_exiting_timeout = 60
     settings.execution.default_backoff = 15

@@ -1,4 +1,4 @@
-"""What Kopf calls. Each handler only says which study wants a pass; the pass reads everything anew.
+"""What Kopf calls. Each handler only says which study wants a pass, and returns; the pass reads everything anew.
 
 Events are hints: a study that was created or changed, a Job that began or ended. The rounds look after all studies, since
 trials end in the database and no event tells of it. Nothing is written through Kopf: the status has one writer.
@@ -8,26 +8,30 @@ NB: no timers of Kopf's: each turn of each costs more than most passes have to d
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Hashable, Mapping
+from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 import kopf
 
 from tuning_api import naming
 from tuning_api.spec import GROUP, KIND, PLURAL, VERSION, DeletionPolicy
-from tuning_api.status import Phase
+from tuning_api.status import Phase, Reason
 from tuning_operator.controller import Controller
 from tuning_operator.errors import DatabaseUnavailable, TuningError
 from tuning_operator.metrics import Metrics
 from tuning_operator.model import Look, StudyKey
-from tuning_operator.rounds import Rounds
+from tuning_operator.rounds import BEAT, Rounds
+from tuning_operator.turns import OVERDUE_SECONDS, Turns
 
 logger = logging.getLogger(__name__)
 
 STUDIES = (GROUP, VERSION, PLURAL)
 JOBS = ("batch", "v1", "jobs")  # NB: never 'jobs' alone: ambiguous as soon as a CRD has that plural
 TERMINAL = frozenset({Phase.COMPLETE, Phase.FAILED})
+EXIT_SECONDS = 20
+"""How long passes may take to their end when the operator is asked to stop; below the pod's grace period of 45 s."""
 RELEASE_SECONDS = 300
 """How long a deletion waits for a database that is away; then it lets go and says what was left behind."""
 
@@ -39,14 +43,29 @@ class SingleFlight:
         self,
         work: Callable[[StudyKey], Look | None],
         *,
-        pool: ThreadPoolExecutor,
+        turns: Turns,
         passed: Callable[[StudyKey, Look | None], None] = lambda _key, _look: None,
     ) -> None:
         self._work = work
-        self._pool = pool
+        self._turns = turns
         self._passed = passed
         self._running: set[StudyKey] = set()
         self._again: set[StudyKey] = set()
+        self._suspected: set[StudyKey] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def ask(self, key: StudyKey) -> None:
+        """Have a pass made soon; waits for nothing."""
+        if key in self._running:
+            self._again.add(key)
+            return
+        task = asyncio.create_task(self.run(key))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def suspect(self, key: StudyKey) -> None:
+        """A pass over this study may never end, as one before the last start did: such are made one at a time."""
+        self._suspected.add(key)
 
     async def run(self, key: StudyKey) -> None:
         """Make a pass now, or right after the one that is under way."""
@@ -57,12 +76,17 @@ class SingleFlight:
         try:
             while True:
                 self._again.discard(key)
-                look = await asyncio.get_running_loop().run_in_executor(self._pool, self._work, key)
+                look = await asyncio.wrap_future(self._turn(key))
+                self._suspected.discard(key)
                 self._passed(key, look)
                 if key not in self._again:
                     return
         finally:
             self._running.discard(key)
+
+    def _turn(self, key: StudyKey) -> Future[Look | None]:
+        work = partial(self._work, key)
+        return self._turns.submit(key.namespace, work, name=key, alone=key in self._suspected)
 
 
 def register(
@@ -70,12 +94,12 @@ def register(
     *,
     controller: Controller,
     metrics: Metrics,
-    pool: ThreadPoolExecutor,
+    turns: Turns,
     rounds: Rounds,
 ) -> None:
     """Register all handlers; the registry is explicit, so that two operators can live in one process."""
-    flight = SingleFlight(_safely(controller.reconcile, metrics), pool=pool, passed=rounds.passed)
-    _register_rounds(registry, rounds=rounds, flight=flight)
+    flight = SingleFlight(_safely(controller.reconcile, metrics), turns=turns, passed=rounds.passed)
+    _register_rounds(registry, rounds=rounds, flight=flight, turns=turns, watch=_Watch(turns, controller, metrics))
 
     @kopf.on.event(*STUDIES, registry=registry)
     async def study_changed(body: kopf.Body, type: str | None, **_: Any) -> None:  # noqa: A002 - Kopf's name
@@ -83,20 +107,23 @@ def register(
             rounds.drop(_key(body))
         else:
             rounds.add(_key(body), has_ended=_has_ended(body))
+        if type is None and _has_failed_us(body):
+            flight.suspect(_key(body))
         if _wants_a_pass(body):
-            await flight.run(_key(body))
+            flight.ask(_key(body))
 
     @kopf.on.event(*JOBS, registry=registry, labels={naming.LABEL_MANAGED_BY: naming.MANAGED_BY})
     async def job_changed(body: kopf.Body, **_: Any) -> None:
         if owner := _owning_study(body):
-            await flight.run(owner)
+            flight.ask(owner)
 
     @kopf.on.delete(*STUDIES, registry=registry)
     async def study_deleted(body: kopf.Body, runtime: Any, **_: Any) -> None:
+        key = _key(body)
         is_to_go = body.spec.get("deletionPolicy") == DeletionPolicy.DELETE
-        policy = DeletionPolicy.DELETE if is_to_go else DeletionPolicy.RETAIN
+        release = partial(controller.release, key, DeletionPolicy.DELETE if is_to_go else DeletionPolicy.RETAIN)
         try:
-            await asyncio.get_running_loop().run_in_executor(pool, controller.release, _key(body), policy)
+            await asyncio.wrap_future(turns.submit(key.namespace, release, first=True))
         except DatabaseUnavailable as error:
             if runtime.total_seconds() < RELEASE_SECONDS:
                 raise kopf.TemporaryError(f"the database is unavailable: {error}", delay=15) from error
@@ -104,17 +131,52 @@ def register(
             kopf.warn(body, reason="LeftBehind", message=left)
 
 
-def _register_rounds(registry: kopf.OperatorRegistry, *, rounds: Rounds, flight: SingleFlight) -> None:
+class _Watch:
+    """Says of which studies the pass does not come to its end."""
+
+    def __init__(self, turns: Turns, controller: Controller, metrics: Metrics) -> None:
+        self._turns = turns
+        self._controller = controller
+        self._metrics = metrics
+        self._told: set[Hashable] = set()
+
+    async def run(self) -> None:
+        """Go on for ever."""
+        while True:
+            await asyncio.sleep(BEAT.total_seconds())
+            self.look()
+
+    def look(self) -> None:
+        """Tell of each pass once that has become overdue."""
+        overdue = {key for key in self._turns.overdue() if isinstance(key, StudyKey)}
+        self._metrics.overdue_passes.set(len(overdue))
+        for key in overdue - self._told:
+            logger.error("the pass takes longer than %d s", OVERDUE_SECONDS, extra={"study": str(key)})
+            # Not a turn of the study's namespace, whose threads may all be where this one is.
+            self._turns.submit("", partial(self._tell, key))
+        self._told = set(overdue)
+
+    def _tell(self, key: StudyKey) -> None:
+        try:
+            self._controller.tell_overdue(key, seconds=OVERDUE_SECONDS)
+        except TuningError as error:
+            logger.warning("it could not be said that the pass takes long: %s", error, extra={"study": str(key)})
+
+
+def _register_rounds(
+    registry: kopf.OperatorRegistry, *, rounds: Rounds, flight: SingleFlight, turns: Turns, watch: _Watch
+) -> None:
     tasks: list[asyncio.Task[None]] = []
 
     @kopf.on.startup(registry=registry)
     async def start_rounds(**_: Any) -> None:
-        tasks.append(asyncio.create_task(rounds.run(flight.run)))
+        tasks.extend((asyncio.create_task(rounds.run(flight.run)), asyncio.create_task(watch.run())))
 
     @kopf.on.cleanup(registry=registry)
     async def stop_rounds(**_: Any) -> None:
         for task in tasks:
             task.cancel()
+        await asyncio.to_thread(turns.close, EXIT_SECONDS)
 
 
 def _safely(work: Callable[[StudyKey], Look | None], metrics: Metrics) -> Callable[[StudyKey], Look | None]:
@@ -132,6 +194,12 @@ def _safely(work: Callable[[StudyKey], Look | None], metrics: Metrics) -> Callab
         return None
 
     return run
+
+
+def _has_failed_us(body: kopf.Body) -> bool:
+    """Whether the last pass over this very spec did not end, or ended by a mistake of ours; see `_Watch`."""
+    reasons = [condition.get("reason") for condition in body.status.get("conditions", [])]
+    return Reason.OPERATOR_ERROR in reasons and not _wants_a_pass(body)
 
 
 def _has_ended(body: kopf.Body) -> bool:

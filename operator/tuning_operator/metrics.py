@@ -44,6 +44,9 @@ class Metrics:
         self._errors = PrometheusCounter(
             f"{prefix}_pass_errors", "Passes that ended with an error", ["error"], registry=self.registry
         )
+        self.overdue_passes = Gauge(
+            f"{prefix}_overdue_passes", "Passes that take too long, and hold a thread", registry=self.registry
+        )
         self.last_pass = Gauge(f"{prefix}_last_pass_timestamp_seconds", "End of the last pass", registry=self.registry)
         self.last_round = Gauge(
             f"{prefix}_last_round_timestamp_seconds",

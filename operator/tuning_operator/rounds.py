@@ -4,15 +4,23 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from concurrent.futures import Executor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import count
 
-from tuning_operator.decide.attention import AT_REST, Attention, after_pass, hurries, is_due, since
+from tuning_operator.decide.attention import (
+    AT_REST,
+    LONGEST_PUT_OFF,
+    Attention,
+    after_pass,
+    hurries,
+    is_due,
+    since,
+)
 from tuning_operator.errors import TuningError
 from tuning_operator.model import Look, Pulse, StudyKey
+from tuning_operator.turns import Turns
 
 logger = logging.getLogger(__name__)
 
@@ -25,19 +33,19 @@ class Rounds:
     """The studies, and what is remembered of them; used in the event loop's thread alone."""
 
     def __init__(
-        self, *, pulses: Pulses, pool: Executor, seconds: float, went: Callable[[], None] = lambda: None
+        self, *, pulses: Pulses, turns: Turns, seconds: float, went: Callable[[], None] = lambda: None
     ) -> None:
         """See the class.
 
         Args:
-            pulses: Reads the pulses of studies.
-            pool: In which it does.
+            pulses: Reads the pulses of studies, as far as they can be read.
+            turns: In whose threads it does.
             seconds: The time from tick to tick.
             went: Called after each round that went well, whether or not any study wanted a pass.
         """
         self._pulses = pulses
         self._went = went
-        self._pool = pool
+        self._turns = turns
         self._tick = timedelta(seconds=seconds)
         self._known: dict[StudyKey, Attention] = {}
         self._hurried: set[StudyKey] = set()
@@ -105,14 +113,19 @@ class Rounds:
         return due
 
     async def _read(self, asked: Iterable[StudyKey]) -> Mapping[StudyKey, Pulse]:
-        moving = [key for key in asked if (look := self._known[key].look) and look.moves]
+        moving = {key for key in asked if (look := self._known[key].look) and look.moves}
         if not moving:
             return {}
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, self._pulses, moving)
+            pulses = await asyncio.wrap_future(self._turns.submit("", partial(self._pulses, moving)))
         except TuningError as error:
-            # Then passes say so in words: each study is looked at as if its pulse had changed.
             logger.warning("the pulses could not be read: %s", error)
-            for key in self._known.keys() & moving:
-                self._known[key] = replace(self._known[key], look=None)
+            self._look_without_pulses(moving, within=timedelta(0))  # passes say so in words
             return {}
+        self._look_without_pulses(moving - pulses.keys(), within=LONGEST_PUT_OFF)
+        return pulses
+
+    def _look_without_pulses(self, keys: set[StudyKey], *, within: timedelta) -> None:
+        for key in self._known.keys() & keys:
+            known = self._known[key]
+            self._known[key] = replace(known, look=None, patience=min(known.patience, within))

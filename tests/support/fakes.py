@@ -163,6 +163,10 @@ class MemoryExecutor:
         """See `Executor`."""
         return replace(a_study(spec=self.spec, status=self.status), generation=self.generation)
 
+    def glance(self, _key: StudyKey) -> Study | None:
+        """See `Executor`."""
+        return replace(a_study(status=self.status), generation=self.generation, spec=None)
+
     def workers(self, _study: Study) -> tuple[Worker, ...]:
         """See `Executor`."""
         return tuple(self._workers.values())

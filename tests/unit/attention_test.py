@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,10 +10,11 @@ import pytest
 from tests.support.builders import NOW, a_snapshot, a_spec, a_trial, a_worker, trials
 
 from tuning_operator import decide
-from tuning_operator.decide.attention import AT_REST, LONGEST, Attention, after_pass, is_due, look_of
+from tuning_operator.decide.attention import AT_REST, LONGEST, LONGEST_PUT_OFF, Attention, after_pass, is_due, look_of
 from tuning_operator.errors import DatabaseUnavailable
 from tuning_operator.model import Ending, Look, Pulse, Requeue, Said, StudyKey, Trial, TrialsPlan, WorkersPlan
 from tuning_operator.rounds import Rounds
+from tuning_operator.turns import Turns
 
 TICK = timedelta(seconds=5)
 SECOND = timedelta(seconds=1)
@@ -39,7 +39,8 @@ CHANGES: dict[str, tuple[Attention, Pulse | None, bool]] = {
     "a pulse that was not read": (known(), None, False),
     "a deadline that is over": (known(deadline=NOW + SECOND), BEFORE, True),
     "no pass yet": (Attention(), None, True),
-    "a pass that failed": (Attention(pulse=BEFORE, at=NOW, patience=LONGEST), BEFORE, True),
+    "a pass that failed just now": (Attention(pulse=BEFORE, at=NOW, patience=LONGEST), Pulse(), False),
+    "a pass that failed a while ago": (Attention(pulse=BEFORE, at=NOW, patience=SECOND), BEFORE, True),
 }
 
 
@@ -165,7 +166,7 @@ class Ward:
     def __init__(self) -> None:
         self.pulses: dict[StudyKey, Pulse] = {}
         self.asked: list[set[StudyKey]] = []
-        self.rounds = Rounds(pulses=self._read, pool=ThreadPoolExecutor(1), seconds=5)
+        self.rounds = Rounds(pulses=self._read, turns=Turns(), seconds=5)
         for key in (KEY, OTHER):
             self.rounds.add(key)
 
@@ -173,7 +174,7 @@ class Ward:
         self.asked.append(set(keys))
         if not self.pulses:
             raise DatabaseUnavailable("connection refused")
-        return {key: self.pulses[key] for key in keys}
+        return {key: self.pulses[key] for key in keys if key in self.pulses}
 
     def tick(self, *, is_tick: bool = True) -> set[StudyKey]:
         """The studies that are due."""
@@ -223,13 +224,37 @@ def test_between_ticks_only_those_are_looked_at_that_hurry() -> None:
 
 
 def test_a_database_that_is_away_is_said_by_passes() -> None:
-    """Each live study gets one at each tick, which writes the condition, and takes it back."""
+    """Each live study gets one at once, which writes the condition; then they come more rarely, until one succeeds."""
     ward = Ward()
     for key in (KEY, OTHER):
         ward.rounds.passed(key, MOVING)
     assert ward.tick() == {KEY, OTHER}
     ward.rounds.passed(KEY, None)
-    assert KEY in ward.tick()
+    assert ward.tick() == {OTHER}
+
+
+def test_a_namespace_whose_pulses_cannot_be_read_is_looked_at_by_passes() -> None:
+    """Soon, and not at each tick; another's are read."""
+    ward = Ward()
+    ward.pulses = {KEY: BEFORE}
+    ago = datetime.now(UTC) - LONGEST_PUT_OFF
+    for key in (KEY, OTHER):
+        ward.rounds._known[key] = Attention(look=MOVING, pulse=BEFORE, at=ago, patience=LONGEST)
+    assert ward.tick() == {OTHER}
+    ward.rounds.passed(OTHER, MOVING)
+    assert ward.tick() == set()
+
+
+def test_passes_that_fail_come_ever_more_rarely_and_at_least_every_half_minute() -> None:
+    """Each may wait for locks, and hold a thread for as long; one that succeeds begins it anew."""
+    item, pauses = after_pass(Attention(), MOVING, now=NOW, tick=TICK), []
+    for _ in range(6):
+        item = after_pass(item, None, now=NOW, tick=TICK)
+        pauses.append(item.patience.total_seconds())
+        assert is_due(item, None, now=NOW + item.patience)
+        assert not is_due(item, None, now=NOW + item.patience - SECOND)
+    assert pauses == [5, 10, 20, 30, 30, 30]
+    assert after_pass(item, MOVING, now=NOW, tick=TICK).patience == LONGEST_PUT_OFF * 2
 
 
 def test_a_mistake_in_one_round_does_not_end_the_rounds(caplog: pytest.LogCaptureFixture) -> None:
@@ -245,15 +270,14 @@ def test_a_mistake_in_one_round_does_not_end_the_rounds(caplog: pytest.LogCaptur
 
     async def two_rounds() -> StudyKey:
         passes: asyncio.Queue[StudyKey] = asyncio.Queue()
-        with ThreadPoolExecutor(1) as pool:
-            rounds = Rounds(pulses=read, pool=pool, seconds=0.01, went=lambda: went.append("a round"))
-            rounds.add(KEY)
-            rounds.passed(KEY, MOVING)
-            task = asyncio.create_task(rounds.run(passes.put))
-            try:
-                return await asyncio.wait_for(passes.get(), timeout=10)
-            finally:
-                task.cancel()
+        rounds = Rounds(pulses=read, turns=Turns(), seconds=0.01, went=lambda: went.append("a round"))
+        rounds.add(KEY)
+        rounds.passed(KEY, MOVING)
+        task = asyncio.create_task(rounds.run(passes.put))
+        try:
+            return await asyncio.wait_for(passes.get(), timeout=10)
+        finally:
+            task.cancel()
 
     assert asyncio.run(two_rounds()) == KEY
     assert "a mistake of ours" in caplog.text

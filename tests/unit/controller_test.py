@@ -133,6 +133,25 @@ def test_counts_wait_for_their_turn_and_phases_do_not() -> None:
     assert system.studies.status == system.executor.status, "the charts server reads the status from the database"
 
 
+def test_a_pass_that_does_not_end_is_said_without_the_database_and_the_spec() -> None:
+    """Either may be what it does not end for; when it does end, it says how the study is."""
+    system = System(a_spec())
+    system.reconcile()
+
+    def never() -> None:
+        raise AssertionError("the database was asked")
+
+    system.studies.is_away = never
+    system.controller.tell_overdue(KEY, seconds=60)
+    progressing = system.executor.status.condition(ConditionType.PROGRESSING)
+    assert progressing is not None
+    assert (progressing.status, progressing.reason) == (ConditionStatus.FALSE, Reason.OPERATOR_ERROR)
+    assert "for more than 60 s" in progressing.message
+    system.studies.is_away = lambda: None
+    system.reconcile()
+    assert "OperatorError" not in str(system.executor.status.to_document())
+
+
 def test_a_database_that_is_away_becomes_a_condition() -> None:
     """And Ready stays, since the study was accepted."""
     system = System(a_spec())

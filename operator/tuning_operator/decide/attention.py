@@ -32,6 +32,8 @@ LONGEST = timedelta(minutes=5)
 """A study with workers gets a pass at least this often."""
 AT_REST = timedelta(hours=1)
 """And one without: only its chart links need it, and they are good for days."""
+LONGEST_PUT_OFF = timedelta(seconds=30)
+"""And one whose passes fail: whatever is in their way, it is gone at some time, and a person waits for that."""
 HURRY = timedelta(seconds=budget.SECONDS_AHEAD)
 """Trials that take longer than this leave time enough for the next tick."""
 
@@ -64,8 +66,10 @@ def is_due(known: Attention, pulse: Pulse | None, *, now: datetime) -> bool:
         now: The time.
     """
     look = known.look
-    if look is None or known.at is None or now >= known.at + known.patience:
+    if known.at is None or now >= known.at + known.patience:
         return True
+    if look is None:
+        return False
     if look.deadline is not None and now >= look.deadline:
         return True
     if pulse is None or pulse == known.pulse:
@@ -79,8 +83,10 @@ def hurries(known: Attention, *, now: datetime) -> bool:
 
 
 def after_pass(known: Attention, look: Look | None, *, now: datetime, tick: timedelta) -> Attention:
-    """What is remembered after a pass: where it had no news, the next one may come later than this one did."""
-    return replace(known, look=look, at=now, patience=_patience(look, before=known.patience, tick=tick))
+    """What is remembered after a pass: where it had no news or failed again, the next one may come later than this one."""
+    has_failed = known.look is None and known.at is not None
+    patience = _patience(look, before=known.patience, tick=tick, has_failed=has_failed)
+    return replace(known, look=look, at=now, patience=patience)
 
 
 def look_of(snapshot: Snapshot, plan: Plan, *, said: Said, counts_at: datetime | None) -> Look:
@@ -116,8 +122,11 @@ def look_of_refusal(*, said: Said, now: datetime) -> Look:
     return Look(has_news=said is not Said.NOTHING, moves=False, deadline=now + LONGEST)
 
 
-def _patience(look: Look | None, *, before: timedelta, tick: timedelta) -> timedelta:
-    if look is None or look.has_news:
+def _patience(look: Look | None, *, before: timedelta, tick: timedelta, has_failed: bool) -> timedelta:
+    if look is None:
+        # What holds it up, such as rows that are locked, holds a thread up, too: each time twice as long.
+        return min(LONGEST_PUT_OFF, max(tick, 2 * before)) if has_failed else tick
+    if look.has_news:
         return tick
     return min(LONGEST, max(tick, 2 * before)) if look.moves else AT_REST
 

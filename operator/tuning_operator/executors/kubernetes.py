@@ -8,7 +8,7 @@ from sqlalchemy.engine import URL
 
 from tuning_api import manifest, naming
 from tuning_api.contract import ExitCode
-from tuning_api.spec import GROUP, KIND, VERSION
+from tuning_api.spec import GROUP, KIND, VERSION, StudySpec
 from tuning_api.status import Reason, StudyStatus, read_status
 from tuning_operator.cluster import Cluster
 from tuning_operator.errors import Conflict, Refused
@@ -45,10 +45,17 @@ class KubernetesExecutor:
 
     def study(self, key: StudyKey) -> Study | None:
         """See `Executor`. A study that is being deleted is gone for the controller."""
+        document = self._document(key)
+        return read_study(document) if document else None
+
+    def glance(self, key: StudyKey) -> Study | None:
+        """See `Executor`."""
+        document = self._document(key)
+        return _study(document, spec=None, fault=None) if document else None
+
+    def _document(self, key: StudyKey) -> Document | None:
         document = self._cluster.study(key)
-        if document is None or document["metadata"].get("deletionTimestamp"):
-            return None
-        return read_study(document)
+        return None if document is None or document["metadata"].get("deletionTimestamp") else document
 
     def workers(self, study: Study) -> tuple[Worker, ...]:
         """See `Executor`."""
@@ -106,8 +113,12 @@ class KubernetesExecutor:
 
 def read_study(document: Document) -> Study:
     """A TuningStudy as a value; a spec that cannot be read becomes a fault in words, never an exception."""
-    metadata = document["metadata"]
     spec, fault = manifest.read_spec(document)
+    return _study(document, spec=spec, fault=fault)
+
+
+def _study(document: Document, *, spec: StudySpec | None, fault: str | None) -> Study:
+    metadata = document["metadata"]
     return Study(
         key=StudyKey(metadata["namespace"], metadata["name"]),
         uid=metadata["uid"],

@@ -63,6 +63,10 @@ class LocalExecutor:
             status=self._status,
         )
 
+    def glance(self, key: StudyKey) -> Study:
+        """See `Executor`. There is one study, and its author waits for it."""
+        return self.study(key)
+
     def workers(self, study: Study) -> tuple[Worker, ...]:  # noqa: ARG002 - a folder is one study's
         """See `Executor`."""
         return tuple(self._worker(process) for process in self._processes.all())
