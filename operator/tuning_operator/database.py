@@ -26,7 +26,7 @@ def connect_arguments(schema: str | None = None) -> dict[str, object]:
 
     NB: the search path is the schema alone. With `public` behind it Optuna would find tables there and use those.
     """
-    options = [f"-cstatement_timeout={STATEMENT_MILLISECONDS}", "-clock_timeout=5000"]
+    options = [f"-cstatement_timeout={STATEMENT_MILLISECONDS}", "-clock_timeout=2000"]
     if schema:
         options.append(f"-csearch_path={schema}")
     return {

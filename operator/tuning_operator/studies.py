@@ -5,9 +5,12 @@ any of the three leaves a row from which the next pass goes on.
 """
 
 import json
+import math
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import optuna
@@ -18,6 +21,8 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, create_trial
 from optuna.trial import TrialState as OptunaState
 from sqlalchemy import TextClause, delete, select, text, update
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from tuning_api import contract, naming
@@ -48,6 +53,10 @@ _FIXED_PARAMS = "fixed_params"
 """Optuna's system attribute of a trial with given parameters."""
 _GROWTH = 1.5
 """Of complete trials, after which importances are computed anew."""
+_PULSES_SECONDS = 3.0
+"""A statement for all pulses may take so long."""
+_ONE_BY_ONE_SECONDS = 5.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 5.0, 300.0
 _ENDED = frozenset({TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL})
 
 Value = TypeVar("Value", int, str, dict[str, Any])
@@ -87,6 +96,7 @@ class OptunaStudies:
         self._studies: dict[StudyKey, OptunaStudy] = {}
         self._ended: dict[StudyKey, dict[int, Trial]] = {}
         self._importances: dict[StudyKey, tuple[int, dict[str, float]]] = {}
+        self._slow: dict[str, _Pause] = {}
         self._lock = threading.Lock()
 
     def read(self, key: StudyKey) -> Record | None:
@@ -129,20 +139,43 @@ class OptunaStudies:
     def pulses(self, keys: Iterable[StudyKey]) -> dict[StudyKey, Pulse]:
         """The pulses of studies in Postgres, in one statement for all; of those that a pass has read before.
 
+        A namespace whose rows cannot be counted in time, or are gone, is left out, and for a while not asked for.
+
         Raises:
-            DatabaseUnavailable: the database does not answer, or some schema is gone.
+            DatabaseUnavailable: the database does not answer.
         """
-        known = {key: study for key in keys if (study := self._studies.get(key))}
-        schemas: dict[str, dict[int, StudyKey]] = {}
-        for key, study in known.items():
-            schemas.setdefault(naming.database_schema(key.namespace), {})[study._study_id] = key  # noqa: SLF001
+        now = time.monotonic()
+        known: dict[str, dict[int, StudyKey]] = {}
+        for key in keys:
+            study = self._studies.get(key)
+            if study and not ((pause := self._slow.get(key.namespace)) and now < pause.until):
+                known.setdefault(key.namespace, {})[study._study_id] = key  # noqa: SLF001
         if not known:
             return {}
-        pulses = dict.fromkeys(known, Pulse())
-        with database_errors(), self._storage(next(iter(known)).namespace).engine.connect() as connection:
-            for schema, study_id, *counts in connection.execute(_counts_of(schemas)):
-                pulses[schemas[schema][study_id]] = Pulse(*counts)
-        return pulses
+        with database_errors(), self._storage(next(iter(known))).engine.connect() as connection:
+            if (pulses := _pulses_of(connection, known, seconds=_PULSES_SECONDS)) is not None:
+                for namespace in known:
+                    self._slow.pop(namespace, None)
+                return pulses
+            return self._pulses_one_by_one(connection, known)
+
+    def _pulses_one_by_one(
+        self, connection: Connection, known: Mapping[str, Mapping[int, StudyKey]]
+    ) -> dict[StudyKey, Pulse]:
+        """What one statement for all could not read, for as long as a tick may take; the rest is left out."""
+        found: dict[StudyKey, Pulse] = {}
+        end = time.monotonic() + _ONE_BY_ONE_SECONDS
+        for namespace, studies in known.items():
+            if time.monotonic() > end:
+                break
+            pulses = _pulses_of(connection, {namespace: studies}, seconds=_PULSES_SECONDS / len(known) + 0.1)
+            if pulses is None:
+                before = self._slow.get(namespace)
+                self._slow[namespace] = _Pause.after(before, now=time.monotonic())
+            else:
+                self._slow.pop(namespace, None)
+                found |= pulses
+        return found
 
     def open(self, key: StudyKey, spec: StudySpec) -> None:
         """See `Studies`."""
@@ -328,6 +361,43 @@ class OptunaStudies:
             known = importances(trials, directions[0])
             self._importances[key] = complete, known
         return known
+
+
+@dataclass(frozen=True)
+class _Pause:
+    """For how long a namespace is not asked for its pulses: each time twice as long."""
+
+    seconds: float
+    until: float
+
+    @classmethod
+    def after(cls, before: "_Pause | None", *, now: float) -> "_Pause":
+        """The next one."""
+        seconds = min(_LONGEST_PAUSE, 2 * before.seconds) if before else _FIRST_PAUSE
+        return cls(seconds, now + seconds)
+
+
+def _pulses_of(
+    connection: Connection, known: Mapping[str, Mapping[int, StudyKey]], *, seconds: float
+) -> dict[StudyKey, Pulse] | None:
+    """The pulses of studies by namespace and identity; None if they cannot be read in time.
+
+    Raises:
+        DBAPIError: the connection is lost.
+    """
+    schemas = {naming.database_schema(namespace): studies for namespace, studies in known.items()}
+    pulses = {key: Pulse() for studies in known.values() for key in studies.values()}
+    try:
+        connection.execute(text(f"SET LOCAL statement_timeout = {math.ceil(1000 * seconds)}"))
+        for schema, study_id, *counts in connection.execute(_counts_of(schemas)):
+            pulses[schemas[schema][study_id]] = Pulse(*counts)
+    except DBAPIError as error:
+        connection.rollback()
+        if error.connection_invalidated:
+            raise
+        return None
+    connection.rollback()
+    return pulses
 
 
 def _counts_of(schemas: Mapping[str, Iterable[int]]) -> TextClause:

@@ -1,6 +1,7 @@
 """The studies gateway over a real Postgres: rows change as planned, and roles may do what they need and no more."""
 
 import gc
+import time
 import weakref
 from datetime import UTC, datetime
 
@@ -77,6 +78,28 @@ def test_pulses_of_studies_in_several_namespaces_are_read_at_once(studies: Optun
     study.ask()
     assert studies.pulses([KEY, other, unread]) == {KEY: Pulse(waiting=1, running=1, complete=1), other: Pulse()}
     assert studies.pulses([]) == {}
+
+
+@pytest.mark.parametrize(
+    "statement", ["DROP SCHEMA tuning_mallory CASCADE", "LOCK TABLE tuning_mallory.trials"], ids=["gone", "locked"]
+)
+def test_pulses_of_a_namespace_that_cannot_be_read_take_no_other_with_them(
+    studies: OptunaStudies, postgres: URL, statement: str
+) -> None:
+    """It is left out, and then not asked for a while, so that it costs the others no time."""
+    slow = StudyKey("mallory", "digits")
+    studies.open(slow, a_spec())
+    carry_out(studies, KEY, TrialsPlan(add=3))
+    engine = create_engine(postgres)
+    with engine.begin() as connection:
+        connection.execute(text(statement))
+        if "DROP" in statement:
+            connection.commit()
+        assert studies.pulses([slow, KEY]) == {KEY: Pulse(waiting=3)}
+        begun = time.monotonic()
+        assert studies.pulses([slow, KEY]) == {KEY: Pulse(waiting=3)}
+        assert time.monotonic() - begun < 1
+    engine.dispose()
 
 
 def test_rows_that_are_forgotten_take_no_memory_and_are_read_anew(studies: OptunaStudies) -> None:
