@@ -2,14 +2,37 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, field_validator
 
+from tuning_api import limits
+from tuning_api.printable import printable
 from tuning_api.schema import Document, Schema, kubernetes
 
 MOST_OF_FRONT = 20
 """A status is read by people and stored in etcd; the study's page and the database have the whole front."""
+LONGEST_MESSAGE = 4_096
+LONGEST_VALUE = 256
+
+
+def _readable(value: Any, *, most: int = LONGEST_VALUE) -> Any:
+    """A text as it may stand in a status; anything else as it is. What was made readable stays as it is.
+
+    Tenants write much of it (names, choices, what their code raises), and `kubectl get -o jsonpath` prints it as it is.
+    """
+    if not isinstance(value, str):
+        return value
+    plain = printable(value)
+    return plain if len(plain) <= most else plain[: most - 1] + "…"
+
+
+def _message(value: Any) -> Any:
+    return _readable(value, most=LONGEST_MESSAGE)
+
+
+Message = Annotated[str, BeforeValidator(_message)]
+Text = Annotated[str, BeforeValidator(_readable)]
 
 
 class Phase(StrEnum):
@@ -88,7 +111,7 @@ class Condition(Schema):
     type: ConditionType
     status: ConditionStatus
     reason: Reason
-    message: str = Field(max_length=32_768)
+    message: Message = Field(max_length=32_768)
     last_transition_time: datetime
     observed_generation: int
 
@@ -115,9 +138,18 @@ class BestTrial(Schema):
     trial: int = Field(description="The trial's number")
     value: float | None = Field(default=None, description="The objective's value")
     values: list[float] | None = Field(default=None, description="The objectives' values, where there are several")
-    display: str = Field(description="The value or values, rounded")
+    display: Text = Field(description="The value or values, rounded")
     params: Document = Field(description="The trial's parameters")
-    checkpoint: str | None = Field(default=None, description="Where the trial's best checkpoint is")
+    checkpoint: Message | None = Field(default=None, description="Where the trial's best checkpoint is")
+
+    @field_validator("params", mode="before")
+    @classmethod
+    def _has_readable_params(cls, params: Any) -> Any:
+        return (
+            {_readable(name): _readable(value) for name, value in params.items()}
+            if isinstance(params, dict)
+            else params
+        )
 
 
 class Charts(Schema):
@@ -142,7 +174,7 @@ class StudyStatus(Schema):
 
     observed_generation: int | None = None
     phase: Phase | None = None
-    message: str | None = None
+    message: Message | None = None
     trials: TrialCounts | None = None
     progress: str | None = Field(default=None, description="Ended trials of the budget, such as 37/100")
     workers: int | None = Field(default=None, description="Worker pods that are running")
@@ -156,11 +188,11 @@ class StudyStatus(Schema):
             " of a larger front an even choice, with both ends"
         ),
     )
-    best_display: str | None = Field(
+    best_display: Text | None = Field(
         default=None,
         description="What `kubectl get` shows as the best: a value, or how many trials the Pareto front has",
     )
-    importances: dict[str, float] | None = Field(
+    importances: dict[Text, float] | None = Field(
         default=None,
         description="Share of each parameter in what makes the best trials differ, under the first objective (PED-ANOVA)",
     )
@@ -171,7 +203,7 @@ class StudyStatus(Schema):
     compute_seconds: int | None = Field(
         default=None, description="Seconds of all trials together, those included that lost their worker"
     )
-    warm_started: dict[str, int] | None = Field(
+    warm_started: dict[Text, int] | None = Field(
         default=None, description="Trials that were taken over from earlier studies, by study; they are in no count"
     )
     epochs_run: int | None = None
@@ -186,6 +218,8 @@ class StudyStatus(Schema):
 
 def read_status(document: dict[str, Any] | None) -> StudyStatus:
     """Read a stored status; what an older or newer version wrote and this one cannot read counts as not written."""
+    if limits.fault_of(document, path="status"):
+        return StudyStatus()
     try:
         return StudyStatus.model_validate(document or {})
     except ValueError:

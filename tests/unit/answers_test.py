@@ -82,6 +82,18 @@ def test_a_study_that_nests_too_deep_is_refused_in_words(levels: int) -> None:
     assert study.fault is None or "spec.trial.podTemplate" in study.fault
 
 
+@pytest.mark.parametrize("levels", LEVELS)
+def test_a_status_that_nests_too_deep_counts_as_not_written(levels: int) -> None:
+    """It would be read in each pass, and a part of it written again."""
+    document = answers.read(
+        a_study(levels=levels).replace(
+            b'"workers": 2', b'"best": {"trial": 1, "display": "", "params":{"a":' + deep(levels).encode() + b"}}"
+        )
+    )
+    study = read_study(document)
+    assert (study.status.phase is None) is (levels > 90)
+
+
 GARBAGE: list[Any] = [None, 5, "x", [], {}, [[]], [None], {"a": []}]
 FIELDS: list[Callable[[Document], tuple[Document, str]]] = [
     lambda it: (it["metadata"], "labels"),

@@ -1,5 +1,6 @@
 """The status that people read, as a function of what was observed and decided."""
 
+import json
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -254,3 +255,33 @@ def test_the_best_trial_says_where_its_checkpoint_is(checkpoints: dict[str, Any]
     status = status_of(a_snapshot(spec=spec, trials=(a_trial(0), best)))
     assert status.best is not None
     assert (status.best.trial, status.best.checkpoint) == (1, expected)
+
+
+ESCAPE = "\x1b]0;owned\x07 \u202e"
+
+
+def test_no_text_of_a_status_moves_a_terminals_cursor_or_fills_it() -> None:
+    """Whoever prints a field alone, as `kubectl get -o jsonpath` does, prints what tenants have written."""
+    rows = (a_trial(0, params={ESCAPE: ESCAPE * 100, "plain": 5}, checkpoint=ESCAPE),)
+    failed = a_trial(1, "FAIL", failure=Failure(reason=FailureReason.ERROR, message=ESCAPE * 10_000))
+    spec = a_spec(
+        maxFailedTrials=1, trial={"lightning": a_spec().trial.lightning, "checkpoints": {"uri": "s3://a/b", "keep": 1}}
+    )
+    snapshot = a_snapshot(spec=spec, trials=(*rows, failed))
+    snapshot = replace(snapshot, record=replace(snapshot.record, importances={ESCAPE: 1.0}))
+    status = report.status(snapshot, decide.plan(snapshot), charts=None)
+    texts = json.dumps(status.to_document(), ensure_ascii=False)
+    assert not set(texts) & set(ESCAPE) - set("]0;owned ")
+    assert len(texts) < 50_000
+    assert status.best is not None
+    assert status.best.params["plain"] == 5
+    assert StudyStatus.model_validate(status.to_document()) == status, "or it would be written again and again"
+
+
+def test_a_fault_is_as_readable() -> None:
+    """It quotes the spec."""
+    trouble = Trouble(Reason.INVALID_SPEC, ESCAPE * 10_000)
+    status = report.status_of_fault(a_study(), trouble, charts=None, now=NOW)
+    texts = json.dumps(status.to_document(), ensure_ascii=False)
+    assert not set(texts) & set(ESCAPE) - set("]0;owned ")
+    assert len(texts) < 50_000

@@ -132,8 +132,9 @@ def status_of_fault(study: Study, trouble: Trouble, *, charts: Charts | None, no
             if before and is_known
             else (_UNKNOWN, trouble.reason, "not known while the study cannot be observed")
         )
-    return old.model_copy(
-        update={
+    return StudyStatus.model_validate(
+        dict(old)
+        | {
             "observed_generation": study.generation,
             "phase": old.phase if old.phase and (is_known or old.phase not in _ENDED) else Phase.PENDING,
             "message": trouble.message,
