@@ -5,6 +5,7 @@ refused there, at `kubectl apply`; the validators below say the same again for e
 API server, and what neither can know becomes the condition InvalidSpec.
 """
 
+import json
 import re
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
@@ -34,6 +35,9 @@ PLURAL = "tuningstudies"
 
 PLACEHOLDER = re.compile(r"\$\{([^${}]+)\}")
 """`${name}` in a trial's configuration."""
+MOST_BYTES = 262_144
+"""Of trial.podTemplate and of trial.lightning: each Job has a copy of the one, each trial reads the other."""
+MOST_BYTES_OF_ENQUEUE = 65_536
 BUILT_IN_PLACEHOLDERS = frozenset({"trial.number", "trial.dir", "study.name"})
 
 
@@ -408,12 +412,25 @@ class StudySpec(Schema):
 
 
 def _faults(spec: StudySpec) -> Iterator[str]:
+    yield from _size_faults(spec)
     yield from _search_faults(spec)
     yield from _faults_of_goals(spec)
     if spec.trial.pod_template is not None and not _is_pod_template(spec.trial.pod_template):
         yield "trial.podTemplate must be a PodTemplateSpec: spec.containers is a list in which each has a name (ours: trial)"
     if spec.trial.lightning is not None:
         yield from _placeholder_faults(spec.trial.lightning, spec)
+
+
+def _size_faults(spec: StudySpec) -> Iterator[str]:
+    """What is too large. NB: no schema can bound what is free-form; the operator reads it in each pass."""
+    parts: tuple[tuple[str, Any, int], ...] = (
+        ("trial.podTemplate", spec.trial.pod_template, MOST_BYTES),
+        ("trial.lightning", spec.trial.lightning, MOST_BYTES),
+        ("enqueue", spec.enqueue, MOST_BYTES_OF_ENQUEUE),
+    )
+    for name, value, most in parts:
+        if value and (length := len(json.dumps(value))) > most:
+            yield f"{name} may have {most:,} bytes as JSON, and has {length:,}: give the pods what is large by a ConfigMap"
 
 
 def _search_faults(spec: StudySpec) -> Iterator[str]:

@@ -89,6 +89,18 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
         {"searchSpace": [{"name": "x", "type": "categorical", "choices": ["a" * 40_000, "b"]}]},
         "choices may have 32,768 bytes together",
     ),
+    "a pod template of half a megabyte": (
+        {"trial": {"objective": "m:o", "podTemplate": {"metadata": {"annotations": {"a": "x" * 500_000}}}}},
+        "trial.podTemplate may have 262,144 bytes as JSON, and has 500,",
+    ),
+    "a configuration of half a megabyte": (
+        {"trial": {"lightning": {"model": {"class_path": "a.B", "init_args": {"x": "x" * 500_000}}}}},
+        "trial.lightning may have 262,144 bytes as JSON, and has 500,",
+    ),
+    "points of a hundred thousand bytes": (
+        {"searchSpace": [], "enqueue": [{"x": "x" * 100_000}]},
+        "enqueue may have 65,536 bytes as JSON, and has 100,",
+    ),
     "containers that are a number": (
         {"trial": {"objective": "m:o", "podTemplate": {"spec": {"containers": 5}}}},
         "must be a PodTemplateSpec",
