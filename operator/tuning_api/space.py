@@ -146,6 +146,7 @@ def fits(parameter: Parameter, value: object) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     low, high = parameter.low, parameter.high
+    # NB: compared, and not asked whether it is finite: an integer of a thousand digits becomes no float.
     if low is None or high is None or not low <= value <= high:
         return False
     step = parameter.step or (1 if parameter.type is ParameterType.INT else None)

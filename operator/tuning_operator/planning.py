@@ -104,18 +104,17 @@ class Plan:
     """The points of a space in the order of a sampler, computed when they are first asked for; threads may share it."""
 
     def __init__(self, identity: str, parameters: list[Parameter], sampler: Sampler, *, seed: int) -> None:
-        self.size = None if sampler.type is SamplerType.QMC else space.size(parameters)
+        is_sequence = sampler.type is SamplerType.QMC
+        self.size = None if is_sequence else space.size(parameters)
         self.identity = identity
-        self._points: list[space.Point] = []
-        self._next = _asked(_sampler(parameters, sampler, seed), parameters)
+        make = functools.partial(_sampler, parameters, sampler, seed)
+        self._point = _far_point(make, parameters) if is_sequence else _next_points(make(), parameters)
         self._lock = threading.Lock()
 
     def point(self, number: int) -> space.Point:
         """A point of the plan, counted from 0."""
         with self._lock:
-            while len(self._points) <= number:
-                self._points.append(next(self._next))
-            return self._points[number]
+            return self._point(number)
 
     def free(self, *, used: Collection[int | None], taken: Collection[str]) -> Iterator[Addition]:
         """The points that no trial has, in their order; without end if the plan has none.
@@ -149,13 +148,43 @@ def _sampler(parameters: list[Parameter], spec: Sampler, seed: int) -> BaseSampl
                 )
 
 
-def _asked(sampler: BaseSampler, parameters: list[Parameter]) -> Iterator[space.Point]:
-    """What a sampler gives to one trial after the other."""
+def _next_points(sampler: BaseSampler, parameters: list[Parameter]) -> Callable[[int], space.Point]:
+    """What a sampler gives to one trial after the other, each of which follows from those before."""
+    known: list[space.Point] = []
     study = optuna.create_study(sampler=sampler)
-    while True:
-        trial = study.ask()
-        yield suggest(trial, parameters)
-        study.tell(trial, 0.0)
+
+    def point(number: int) -> space.Point:
+        while len(known) <= number:
+            known.append(_asked(study, parameters))
+        return known[number]
+
+    return point
+
+
+def _far_point(make: Callable[[], BaseSampler], parameters: list[Parameter]) -> Callable[[int], space.Point]:
+    """What a sequence gives to a trial, without those before, however many they are.
+
+    Optuna counts the points of a sequence in an attribute of the study, and goes there at once (`fast_forward`). Only the
+    very first one is drawn by itself: of that trial Optuna takes the space.
+    """
+
+    @functools.lru_cache(maxsize=_POINTS)
+    def point(number: int) -> space.Point:
+        study = optuna.create_study(sampler=make())
+        first = _asked(study, parameters)
+        if number == 0:
+            return first
+        study.sampler = _Sequence.beginning_at(number - 1, study.sampler)
+        return _asked(study, parameters)
+
+    return point
+
+
+def _asked(study: Study, parameters: list[Parameter]) -> space.Point:
+    trial = study.ask()
+    point = suggest(trial, parameters)
+    study.tell(trial, 0.0)
+    return point
 
 
 class _Grid(GridSampler):

@@ -12,6 +12,10 @@ from optuna.trial import FrozenTrial
 from tuning_api.contract import REQUEUED_ATTRIBUTE, RETRY_OF_ATTRIBUTE, SEED_ATTRIBUTE
 
 
+SEEDS = 2**32
+"""How many there are."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Lineage:
     """What a trial has in common with those that it continues."""
@@ -31,10 +35,10 @@ def trace(trial: FrozenTrial, read: Callable[[int], FrozenTrial]) -> Lineage:
         trial: Where to start.
         read: The trial of a number.
     """
-    seed = _integer(trial, SEED_ATTRIBUTE)
+    seed = _seed(trial)
     while (before := _continued_by(trial)) is not None:
         trial = read(before)
-        seed = _integer(trial, SEED_ATTRIBUTE) if seed is None else seed
+        seed = _seed(trial) if seed is None else seed
     return Lineage(first=trial.number, identity=f"{trial.number} of {trial.datetime_start}", seed=seed)
 
 
@@ -60,6 +64,12 @@ def _continued_by(trial: FrozenTrial) -> int | None:
     """NB: user code may write any attribute. A successor is newer, so whatever is not older goes round in a circle."""
     number = _integer(trial, RETRY_OF_ATTRIBUTE)
     return number if number is not None and 0 <= number < trial.number else None
+
+
+def _seed(trial: FrozenTrial) -> int | None:
+    """NB: user code of an earlier trial may have written it, and numpy takes 32 bits and no more."""
+    seed = _integer(trial, SEED_ATTRIBUTE)
+    return seed if seed is not None and 0 <= seed < SEEDS else None
 
 
 def _integer(trial: FrozenTrial, attribute: str) -> int | None:

@@ -8,10 +8,15 @@ measured); a seed for each worker would make a trial depend on the pod that happ
 The points of grid, qmc and bruteforce are planned by the operator, which gives them to the trials: here they need none.
 """
 
+import copy
+import math
 import warnings
+from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
+from optuna._transform import _SearchSpaceTransform
 from optuna.distributions import BaseDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import (
@@ -24,11 +29,14 @@ from optuna.samplers import (
     TPESampler,
 )
 from optuna.samplers._ga import BaseGASampler
+from optuna.samplers._lazy_random_state import LazyRandomState
 from optuna.study import Study
 from optuna.trial import FrozenTrial
+from typing_extensions import override
 
 from tuning_api.search import PLANNED, Sampler, SamplerType
 from tuning_trial.errors import MisconfiguredError
+from tuning_trial.log import logger
 
 
 def build_sampler(spec: Sampler, *, seed: int, conditional: bool) -> BaseSampler:
@@ -96,10 +104,10 @@ def _tpe(spec: Sampler, *, seed: int, conditional: bool) -> TPESampler:
     )
 
 
-def _cmaes(spec: Sampler, *, seed: int) -> CmaEsSampler:
+def _cmaes(spec: Sampler, *, seed: int) -> "CmaEs":
     if find_spec("cmaes") is None:  # Optuna would say so in the first trial that needs it
         raise MisconfiguredError("sampler cmaes needs the package cmaes, and this trial image has none")
-    return CmaEsSampler(
+    return CmaEs(
         seed=seed,
         warn_independent_sampling=False,
         **given(
@@ -159,3 +167,72 @@ class NSGA2(_ParentsInTrials, NSGAIISampler):
 
 class NSGA3(_ParentsInTrials, NSGAIIISampler):
     """Optuna's NSGA-III under a worker's rights."""
+
+
+class CmaEs(CmaEsSampler):
+    """Optuna's CMA-ES, for which a row is numbers and not a program; points are those of Optuna's own.
+
+    What cannot be read counts as not written: the search goes on from the state before, or begins once more.
+    """
+
+    _make: Callable[[int], Any]
+    _dimensions: int
+
+    @override
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """See Optuna; remembers what a state has to look like."""
+        self._dimensions = len(search_space)
+        if search_space:
+            transform = _SearchSpaceTransform(
+                search_space, transform_step=not self._with_margin, transform_0_1=True
+            )  # as Optuna's own does
+            self._make = partial(self._optimizer, transform, study)
+        return super().sample_relative(study, trial, search_space)
+
+    def _optimizer(self, transform: _SearchSpaceTransform, study: Study, population: int) -> Any:
+        """One that has learned nothing; without a number of this sampler's, which would be missing in the next point."""
+        apart = copy.copy(self)
+        apart._cma_rng, apart._popsize = LazyRandomState(0), population  # noqa: SLF001 - our own
+        return apart._init_optimizer(transform, study.direction)  # noqa: SLF001 - likewise
+
+    @override
+    def _restore_optimizer(self, completed_trials: list[FrozenTrial]) -> Any:
+        """The newest state that can be read."""
+        from tuning_trial import cmaes_state  # noqa: PLC0415 - an image may do without cmaes
+
+        has_said = False
+        for trial in reversed(completed_trials):
+            prefix = self._attr_key_optimizer
+            parts = {name: value for name, value in trial.system_attrs.items() if name.startswith(prefix)}
+            if not parts:
+                continue
+            try:
+                return cmaes_state.read(cmaes_state.joined(parts, prefix), make=self._make)
+            except cmaes_state.UnreadableState as error:
+                if not has_said:
+                    logger.warning("the state of CMA-ES in trial %d counts as none: %s", trial.number, error)
+                has_said = True
+        return None
+
+    @override
+    def _get_solution_trials(self, trials: list[FrozenTrial], generation: int) -> list[FrozenTrial]:
+        """The results of a generation, as far as they can be learned from."""
+        found = super()._get_solution_trials(trials, generation)
+        return [trial for trial in found if self._can_be_told(trial)]
+
+    def _can_be_told(self, trial: FrozenTrial) -> bool:
+        has_value = len(trial.values or ()) == 1 and not math.isnan(trial.values[0])
+        if not has_value or not self._with_margin:
+            return has_value
+        point = trial.system_attrs.get("x_for_tell")
+        return isinstance(point, list) and len(point) == self._dimensions and all(map(_is_coordinate, point))
+
+
+def _is_coordinate(value: object) -> bool:
+    return isinstance(value, float) and abs(value) < _FARTHEST
+
+
+_FARTHEST = 1e32
+"""From the origin of a search between 0 and 1; cmaes refuses what lies beyond by an assertion. Not a number does, too."""

@@ -8,19 +8,25 @@ from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, check_distribution_compatibility
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from tuning_api.distributions import distribution, suggest
 from tuning_api.schema import Scalar
 from tuning_api.search import Parameter
 from tuning_api.space import fits, is_met
 from tuning_trial.database import Knowing
+from tuning_trial.errors import MisconfiguredError
+from tuning_trial.lineage import SEEDS
+from tuning_trial.log import logger
 from tuning_trial.pruners import build_pruner
 from tuning_trial.samplers import build_sampler
 
 __all__ = ["build_pruner", "build_sampler", "every_choice", "is_met", "suggest", "suggest_within", "trial_seed"]
 
-_SEEDS = 2**32
+_LONGEST_CAUSE = 200
 _FIXED_PARAMS = "fixed_params"
 """Optuna's system attribute of a trial with given parameters: a planned or known good point, or a retry."""
 _STATE_OF_CMAES = ("cma:", "cmawm:", "sepcma:")
@@ -33,20 +39,24 @@ def trial_seed(study_seed: int | None, number: int) -> int:
     It fits numpy and `lightning.seed_everything`, which take 32 bits.
     """
     if study_seed is None:
-        return secrets.randbelow(_SEEDS)
+        return secrets.randbelow(SEEDS)
     return int.from_bytes(hashlib.sha256(f"{study_seed}:{number}".encode()).digest()[:4])
 
 
 def suggest_within(
-    study: optuna.Study, own: FrozenTrial, space: list[Parameter], *, trials: Sequence[FrozenTrial]
+    study: optuna.Study, own: FrozenTrial, space: list[Parameter], *, trials: Sequence[FrozenTrial], seed: int = 0
 ) -> FrozenTrial:
     """Choose the parameters of a trial that runs, with the study's sampler and pruner.
+
+    Where the sampler stumbles over a row, they are drawn at random. NB: any pod of the namespace may write about its own
+    trial, and a row that is read by all must not end their workers.
 
     Args:
         study: Has the sampler, the pruner and the storage.
         own: The trial.
         space: The parameters.
         trials: All trials as they were read since this one began to run, itself among them. They are not read again.
+        seed: For parameters that the sampler cannot choose.
 
     Returns:
         The trial with its parameters and what the sampler notes of them, which are written nowhere yet.
@@ -58,11 +68,31 @@ def suggest_within(
     study = copy.copy(study)
     seen = _TrialsWithin(study._storage, current, trials=trials, own=own)  # noqa: SLF001
     study._storage = seen  # type: ignore[assignment]  # noqa: SLF001
-    trial = Trial(study, own._trial_id)  # noqa: SLF001 - there is no public way
-    suggest(trial, space, fixed=own.system_attrs.get(_FIXED_PARAMS))
+    try:
+        trial = _suggested(study, own, space)
+    except (ImportError, MisconfiguredError, StorageInternalError, SQLAlchemyError, UpdateFinishedTrialError):
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever Optuna does with a value that it has not written
+        seen.noted = dict(own.system_attrs)
+        study.sampler = RandomSampler(seed=seed)
+        try:
+            trial = _suggested(study, own, space)
+        except (TypeError, ArithmeticError) as garbage:  # of what the trial was given
+            raise ValueError(f"{type(garbage).__name__}: {garbage}") from garbage
+        logger.warning(
+            "trial %d: the sampler cannot make sense of the study's rows (%s), and its parameters are drawn at random",
+            own.number,
+            " ".join(f"{type(error).__name__}: {error}".split())[:_LONGEST_CAUSE],
+        )
     chosen = copy.copy(own)
     chosen.params, chosen.distributions, chosen.system_attrs = trial.params, trial.distributions, seen.noted
     return chosen
+
+
+def _suggested(study: optuna.Study, own: FrozenTrial, space: list[Parameter]) -> Trial:
+    trial = Trial(study, own._trial_id)  # noqa: SLF001 - there is no public way
+    suggest(trial, space, fixed=own.system_attrs.get(_FIXED_PARAMS))
+    return trial
 
 
 class _TrialsWithin(Knowing):

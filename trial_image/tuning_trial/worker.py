@@ -369,7 +369,7 @@ def _choose(
     study.pruner = search.build_pruner(spec.resolved_pruner)
     # What Study.ask does before it makes a trial: forget what was read for the last one.
     study._thread_local.cached_all_trials = None  # noqa: SLF001
-    chosen = search.suggest_within(study, own, spec.search_space, trials=trials)
+    chosen = search.suggest_within(study, own, spec.search_space, trials=trials, seed=seed)
     chosen.user_attrs = own.user_attrs | {SEED_ATTRIBUTE: seed}
     worker.storage.patiently(transactions.choose, worker.storage.engine, chosen, before=own)
     return chosen
