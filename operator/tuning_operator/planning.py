@@ -9,7 +9,7 @@ import functools
 import json
 import threading
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count, islice, repeat
 from typing import Any
@@ -104,11 +104,10 @@ class Plan:
     """The points of a space in the order of a sampler, computed when they are first asked for; threads may share it."""
 
     def __init__(self, identity: str, parameters: list[Parameter], sampler: Sampler, *, seed: int) -> None:
-        is_sequence = sampler.type is SamplerType.QMC
-        self.size = None if is_sequence else space.size(parameters)
+        self.size = None if sampler.type is SamplerType.QMC else space.size(parameters)
         self.identity = identity
-        make = functools.partial(_sampler, parameters, sampler, seed)
-        self._point = _far_point(make, parameters) if is_sequence else _next_points(make(), parameters)
+        asked = _sampler(parameters, sampler, seed)
+        self._point = _far_point(asked, parameters) if isinstance(asked, _Sequence) else _next_points(asked, parameters)
         self._lock = threading.Lock()
 
     def point(self, number: int) -> space.Point:
@@ -140,7 +139,7 @@ def _sampler(parameters: list[Parameter], spec: Sampler, seed: int) -> BaseSampl
             case SamplerType.BRUTEFORCE:
                 return _Enumeration(seed)
             case _:
-                return QMCSampler(
+                return _Sequence(
                     seed=seed,
                     qmc_type=spec.qmc_type or "sobol",
                     scramble=bool(spec.scramble),
@@ -161,23 +160,28 @@ def _next_points(sampler: BaseSampler, parameters: list[Parameter]) -> Callable[
     return point
 
 
-def _far_point(make: Callable[[], BaseSampler], parameters: list[Parameter]) -> Callable[[int], space.Point]:
-    """What a sequence gives to a trial, without those before, however many they are.
+def _far_point(sampler: "_Sequence", parameters: list[Parameter]) -> Callable[[int], space.Point]:
+    """What a sequence gives to a trial, without the points before it, however many they are.
 
-    Optuna counts the points of a sequence in an attribute of the study, and goes there at once (`fast_forward`). Only the
-    very first one is drawn by itself: of that trial Optuna takes the space.
+    Only the very first one is drawn by itself: from that trial Optuna takes the space.
     """
+    first = _first_trial(sampler, parameters)
 
-    @functools.lru_cache(maxsize=_POINTS)
     def point(number: int) -> space.Point:
-        study = optuna.create_study(sampler=make())
-        first = _asked(study, parameters)
         if number == 0:
-            return first
-        study.sampler = _Sequence.beginning_at(number - 1, study.sampler)
-        return _asked(study, parameters)
+            return dict(first.params)
+        study = optuna.create_study(sampler=sampler)
+        study.add_trial(first)
+        sampler.place = number - 1
+        return suggest(study.ask(), parameters)
 
     return point
+
+
+def _first_trial(sampler: BaseSampler, parameters: list[Parameter]) -> FrozenTrial:
+    study = optuna.create_study(sampler=sampler)
+    _asked(study, parameters)
+    return study.trials[0]
 
 
 def _asked(study: Study, parameters: list[Parameter]) -> space.Point:
@@ -185,6 +189,19 @@ def _asked(study: Study, parameters: list[Parameter]) -> space.Point:
     point = suggest(trial, parameters)
     study.tell(trial, 0.0)
     return point
+
+
+class _Sequence(QMCSampler):
+    """Optuna's sequence, at a place of our choice: it goes there at once (`fast_forward`).
+
+    Optuna counts the places in an attribute of the study.
+    """
+
+    place = 0
+
+    @override
+    def _find_sample_id(self, study: Study, search_space: dict[str, BaseDistribution]) -> int:
+        return self.place
 
 
 class _Grid(GridSampler):

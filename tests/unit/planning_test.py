@@ -73,6 +73,33 @@ def test_qmc_gives_optunas_sequence(kind: str, scramble: bool, parameters: list[
     assert planned(ours, parameters, 9, seed=seed) == theirs
 
 
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+@pytest.mark.parametrize("scramble", [False, True])
+@pytest.mark.parametrize("kind", ["sobol", "halton"])
+def test_qmc_goes_on_after_a_restart_at_the_point_it_was_at(
+    kind: str,
+    scramble: bool,  # noqa: FBT001
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A plan that remembers nothing computes the points that it is asked for, and none before them."""
+    parameters = [Parameter.model_validate(document) for document in QMC_SPACE]
+    ours = Sampler.model_validate({"type": "qmc", "qmcType": kind, "scramble": scramble})
+    theirs = of_optuna(QMCSampler(qmc_type=kind, scramble=scramble, seed=3), parameters, 40)
+    asked = list[int]()
+    really = QMCSampler._sample_qmc
+    monkeypatch.setattr(QMCSampler, "_sample_qmc", lambda *args: asked.append(1) or really(*args))
+    assert [Plan("plan", parameters, ours, seed=3).point(number) for number in (39, 7)] == [theirs[39], theirs[7]]
+    assert len(asked) == 2
+    assert Plan("plan", parameters, ours, seed=3).point(99_999).keys() == theirs[0].keys()
+
+
+QMC_SPACE = [
+    {"name": "learning_rate", "type": "float", "low": 1e-4, "high": 0.1, "log": True},
+    {"name": "layers", "type": "int", "low": 1, "high": 9},
+    {"name": "optimizer", "type": "categorical", "choices": ["sgd", "adam", "rmsprop"]},
+    {"name": "only", "type": "int", "low": 4, "high": 4},
+]
+
 GRID: dict[str, Any] = {
     "sampler": {"type": "grid"},
     "searchSpace": [
