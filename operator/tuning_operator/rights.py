@@ -19,6 +19,7 @@ from tuning_api.contract import (
     RETRY_OF_ATTRIBUTE,
 )
 from tuning_api.naming import CHARTS_ROLE
+from tuning_operator import row_limits
 
 OPERATORS_ATTRIBUTES = (
     REQUEUED_ATTRIBUTE,
@@ -89,6 +90,7 @@ def triggers(schema: str) -> Iterator[str]:
             f' ON "{schema}".trial_user_attributes FOR EACH ROW WHEN ({is_worker} AND NEW.key IN ({kept}))'
             f' EXECUTE FUNCTION "{schema}".keep_attributes()'
         )
+    yield from row_limits.triggers(schema)
 
 
 def _function(schema: str, name: str, body: str) -> str:

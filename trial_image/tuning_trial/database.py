@@ -10,6 +10,7 @@ A worker neither creates tables nor checks their version: the controller did, an
 
 import copy
 import functools
+import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,13 +18,17 @@ from typing import Any, ParamSpec, TypeVar
 
 import optuna
 import stamina
+from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
-from sqlalchemy import exc, make_url
+from sqlalchemy import LargeBinary, Table, cast, exc, func, make_url, select
 
+from tuning_api import row_limits
 from tuning_api.contract import Env
+from tuning_api.row_limits import RowRefusedError
 from tuning_api.rows import RowStorage
+from tuning_api.tables import PARAMS, REPORTS, SYSTEM_ATTRIBUTES, USER_ATTRIBUTES
 from tuning_trial.errors import DatabaseAwayError, MisconfiguredError
 
 PATIENCE_SECONDS = 600.0
@@ -135,15 +140,88 @@ class Knowing:
 
 
 def _patient(name: str) -> Callable[..., Any]:
-    method = getattr(RowStorage, name)
+    method, check = getattr(RowStorage, name), _CHECKS.get(name)
 
     @functools.wraps(method)
     def call(self: PatientStorage, *args: Any, **kwargs: Any) -> Any:
-        return self.patiently(method, self, *args, **kwargs)
+        if check:
+            check(self, *args, **kwargs)
+        try:
+            return self.patiently(method, self, *args, **kwargs)
+        except StorageInternalError as error:
+            if is_beyond_limits(error):
+                raise RowRefusedError(describe(error)) from error
+            raise
 
     return call
 
 
+# What Postgres would refuse is said before it is sent. What has to be counted is counted here where the database has no rules.
+
+
+def _check_attribute(table: Table, what: str) -> Callable[..., None]:
+    def check(storage: PatientStorage, trial_id: int, key: str, value: Any) -> None:
+        _check_text(storage, table, trial_id, what=what, name=key, text=json.dumps(value))
+
+    return check
+
+
+def _check_param(
+    storage: PatientStorage,
+    trial_id: int,
+    param_name: str,
+    param_value_internal: float,  # noqa: ARG001 - as Optuna calls it
+    distribution: BaseDistribution,
+    previous_distribution: BaseDistribution | None = None,  # noqa: ARG001
+) -> None:
+    _check_text(storage, PARAMS, trial_id, what="parameter", name=param_name, text=distribution_to_json(distribution))
+
+
+def _check_text(storage: PatientStorage, table: Table, trial_id: int, *, what: str, name: str, text: str) -> None:
+    """Refuse a row that is longer than a trial may write, or one too many.
+
+    Raises:
+        RowRefusedError: it is.
+    """
+    size = len(text.encode(errors="surrogatepass"))
+    if len(name.encode(errors="surrogatepass")) > row_limits.LONGEST_NAME:
+        raise RowRefusedError(row_limits.bad_name(what))
+    if size > row_limits.LONGEST_TEXT:
+        raise RowRefusedError(row_limits.too_long(what, name, size=size))
+    if storage.engine.name == "postgresql":
+        return
+    of_name, of_text = (
+        (table.c.param_name, table.c.distribution_json) if table is PARAMS else (table.c.key, table.c.value_json)
+    )
+    others = select(func.count(), func.coalesce(func.sum(func.length(cast(of_text, LargeBinary))), 0)).where(
+        table.c.trial_id == trial_id, of_name != name, of_name.not_in(row_limits.WORKERS_ATTRIBUTES)
+    )
+    with storage.engine.connect() as connection:
+        held, total = connection.execute(others).one()
+    if held >= row_limits.MOST_ROWS or total + size > row_limits.MOST_BYTES:
+        raise RowRefusedError(row_limits.too_many(what))
+
+
+def _check_report(storage: PatientStorage, trial_id: int, step: int, intermediate_value: float) -> None:  # noqa: ARG001
+    """See the rule for Postgres: steps differ, so that those within the limit need no counting.
+
+    Raises:
+        RowRefusedError: the trial has reported as often as it may.
+    """
+    if storage.engine.name == "postgresql" or 0 <= step < row_limits.MOST_REPORTS:
+        return
+    others = select(func.count()).where(REPORTS.c.trial_id == trial_id, REPORTS.c.step != step)
+    with storage.engine.connect() as connection:
+        if connection.execute(others).scalar_one() >= row_limits.MOST_REPORTS:
+            raise RowRefusedError(row_limits.TOO_MANY_REPORTS)
+
+
+_CHECKS: dict[str, Callable[..., None]] = {
+    "set_trial_user_attr": _check_attribute(USER_ATTRIBUTES, "trial attribute"),
+    "set_trial_system_attr": _check_attribute(SYSTEM_ATTRIBUTES, "trial attribute of Optuna's"),
+    "_set_trial_param": _check_param,
+    "set_trial_intermediate_value": _check_report,
+}
 for _name in TRANSACTIONS:
     setattr(PatientStorage, _name, _patient(_name))
 
@@ -218,6 +296,11 @@ def is_locked_out(error: BaseException) -> bool:
 def is_refused(error: BaseException) -> bool:
     """Whether the database is there and the worker's role may not do what was asked."""
     return isinstance(_cause(error), exc.ProgrammingError)
+
+
+def is_beyond_limits(error: BaseException) -> bool:
+    """Whether the database is there and does not take what was written, since it is too large, or one too many."""
+    return isinstance(_cause(error), exc.DataError)
 
 
 def describe(error: BaseException) -> str:

@@ -11,7 +11,6 @@ from optuna.trial import FrozenTrial
 
 from tuning_api.contract import REQUEUED_ATTRIBUTE, RETRY_OF_ATTRIBUTE, SEED_ATTRIBUTE
 
-
 SEEDS = 2**32
 """How many there are."""
 

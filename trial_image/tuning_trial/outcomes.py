@@ -4,6 +4,7 @@ The process sends a :class:`Result` when it can. When it cannot (killed, crashed
 do. Only the parent tells Optuna, and it tells what :func:`outcome` says.
 """
 
+import json
 import math
 import re
 import signal
@@ -26,6 +27,7 @@ from tuning_api.contract import (
     Failure,
     FailureReason,
 )
+from tuning_api.row_limits import LONGEST_FAILURE
 from tuning_trial.errors import TrialError
 
 
@@ -206,11 +208,29 @@ def record(outcome: Outcome, progress: Progress | None, *, curve: Mapping[int, f
             last = curve[max(curve)] if curve else math.nan
             values = () if math.isnan(last) else (last,)
             return Record(state=TrialState.PRUNED, values=values, attributes=attributes)
-        case Failed(failure):
-            attributes[FAILURE_ATTRIBUTE] = failure.to_document()
-            return Record(state=TrialState.FAIL, attributes=attributes)
+        case Failed():
+            return failed(outcome, attributes)
         case Replaced() | DatabaseLost() | Interrupted():
             return None
+
+
+def failed(outcome: Failed, attributes: Mapping[str, Any] | None = None) -> Record:
+    """What is written about a trial that failed, besides other attributes."""
+    failure = {FAILURE_ATTRIBUTE: _fitting(outcome.failure).to_document()}
+    return Record(state=TrialState.FAIL, attributes=dict(attributes or {}) | failure)
+
+
+def _fitting(failure: Failure) -> Failure:
+    """A failure that fits into a row. NB: JSON takes six bytes for a letter that is not ASCII, and twelve for an emoji."""
+    while len(json.dumps(failure.to_document())) > LONGEST_FAILURE:
+        details, message = failure.details or "", failure.message
+        cut = (
+            {"details": details[len(details) // 2 + 1 :] or None}
+            if details
+            else {"message": message[: len(message) // 2]}
+        )
+        failure = failure.model_copy(update=cut)
+    return failure
 
 
 def completed(values: Mapping[str, float], limited: Mapping[str, float] | None = None) -> Completed | Failed:

@@ -23,6 +23,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, Row, Select, Table, in
 from sqlalchemy.dialects import postgresql, sqlite
 
 from tuning_api.contract import OWNER_ATTRIBUTE, SPEC_ATTRIBUTE, Owner
+from tuning_api.row_limits import MOST_REPORTS
 from tuning_api.tables import PARAMS, REPORTS, STUDY_ATTRIBUTES, SYSTEM_ATTRIBUTES, TRIALS, USER_ATTRIBUTES, VALUES
 from tuning_api.trial_rows import attribute_rows, param_rows, value_rows
 from tuning_trial.outcomes import Record
@@ -148,10 +149,15 @@ def _new(attributes: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
 
 
 def reports(engine: Engine, trial_id: int) -> dict[int, float]:
-    """What a trial has reported, by step: of all that `RDBStorage.get_trial` reads, one table."""
-    statement = select(REPORTS.c.step, REPORTS.c.intermediate_value, REPORTS.c.intermediate_value_type)
+    """What a trial has reported, by step, the latest as many as it may: of all that `RDBStorage.get_trial` reads, one table."""
+    statement = (
+        select(REPORTS.c.step, REPORTS.c.intermediate_value, REPORTS.c.intermediate_value_type)
+        .where(REPORTS.c.trial_id == trial_id)
+        .order_by(REPORTS.c.step.desc())
+        .limit(MOST_REPORTS)
+    )
     with engine.connect() as connection:
-        rows = connection.execute(statement.where(REPORTS.c.trial_id == trial_id)).all()
+        rows = connection.execute(statement).all()
     to_value = models.TrialIntermediateValueModel.stored_repr_to_intermediate_value
     return {step: to_value(value, kind) for step, value, kind in rows}
 

@@ -22,7 +22,7 @@ import optuna
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial
 from pydantic import ValidationError
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DataError, SQLAlchemyError
 
 from tuning_api.contract import (
     CHECKPOINT_ATTRIBUTE,
@@ -335,6 +335,8 @@ def _assign(
         return Replaced()
     except InvalidConfigError as error:
         return Failed(outcomes.failure_of(error))
+    except DataError as error:
+        return Failed(_refused(error))
     except ValueError as error:
         message = f"the parameters cannot be chosen: {error}"
         return Failed(Failure(reason=FailureReason.INVALID_CONFIG, message=message))
@@ -390,13 +392,24 @@ def _end(
         return outcome, progress
     if isinstance(outcome, Completed):
         record = replace(record, system_attributes=_violations(own, outcome.limited, spec.constraints or []))
-    if storage.patiently(transactions.end, storage.engine, trial_id, record, now=_now):
+    try:
+        has_ended = storage.patiently(transactions.end, storage.engine, trial_id, record, now=_now)
+    except DataError as error:
+        # The trial has written so much about itself that its result does not fit beside it.
+        outcome = Failed(_refused(error))
+        record = outcomes.failed(outcome)
+        has_ended = storage.patiently(transactions.end, storage.engine, trial_id, record, now=_now)
+    if has_ended:
         return outcome, progress
     stored = storage.get_trial(trial_id)
     is_ours = stored.state is record.state and not (
         isinstance(outcome, Failed) and REQUEUED_ATTRIBUTE in stored.user_attrs
     )
     return outcome if is_ours else Replaced(), progress
+
+
+def _refused(error: DataError) -> Failure:
+    return Failure(reason=FailureReason.ERROR, message=database.describe(error))
 
 
 def _violations(own: FrozenTrial, limited: Mapping[str, float], constraints: Sequence[Constraint]) -> dict[str, Any]:
