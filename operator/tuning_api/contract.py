@@ -122,6 +122,23 @@ GIVEN_ATTRIBUTE = "tuningstudy:given"
 """Trial attribute of a trial that was given parameters before it started: a :class:`Given`."""
 
 
+TRIAL_ATTRIBUTES = (
+    OWNER_ATTRIBUTE,
+    FAILURE_ATTRIBUTE,
+    REQUEUED_ATTRIBUTE,
+    RETRY_OF_ATTRIBUTE,
+    SEED_ATTRIBUTE,
+    CANCELLED_ATTRIBUTE,
+    EPOCHS_ATTRIBUTE,
+    MAX_EPOCHS_ATTRIBUTE,
+    CHECKPOINT_ATTRIBUTE,
+    LIMITED_ATTRIBUTE,
+    COPIED_ATTRIBUTE,
+    GIVEN_ATTRIBUTE,
+)
+"""All attributes of trials that are ours; any other is the trial's own code's."""
+
+
 class Given(Schema):
     """Where the parameters of a trial come from that were chosen before it started."""
 

@@ -75,6 +75,8 @@ def _quoted(text: str) -> str:
 
 _REPORT_WORDS = {"words": _quoted(limits.TOO_MANY_REPORTS), "most": str(limits.MOST_REPORTS)}
 
+# ruff: noqa: S608 - names of a schema and of tables, which no user chooses
+
 _LOCK = """
 PERFORM 1 FROM "{schema}".trials AS trial WHERE trial.trial_id = NEW.trial_id FOR NO KEY UPDATE;
 """
