@@ -11,6 +11,8 @@ from collections.abc import Callable
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
+from tuning_operator.listening import listen
+
 READY = web.AppKey("ready", threading.Event)
 REGISTRY = web.AppKey("registry", CollectorRegistry)
 IS_STUCK: web.AppKey[Callable[[], bool]] = web.AppKey("is_stuck")
@@ -30,11 +32,7 @@ def probe_app(
 
 async def serve(app: web.Application, *ports: int) -> web.AppRunner:
     """Listen on all addresses; whoever calls cleans the runner up."""
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    for port in sorted(set(ports)):
-        await web.TCPSite(runner, "0.0.0.0", port).start()  # noqa: S104 - kubelet and Prometheus come from outside
-    return runner
+    return await listen(app, *ports, host="0.0.0.0")  # noqa: S104 - kubelet and Prometheus come from outside
 
 
 async def _healthz(request: web.Request) -> web.Response:

@@ -5,13 +5,14 @@ import json
 import os
 import signal
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import pytest
 from tests.support.chart_studies import NOW, a_search, a_study_data
 
 from tuning_operator.charts import renderer as renderer_module
 from tuning_operator.charts.figures import CHARTS
-from tuning_operator.charts.renderer import Renderer, figures_version
+from tuning_operator.charts.renderer import Crowded, Renderer, figures_version
 from tuning_operator.charts.source import StudyData
 from tuning_operator.charts.summary import subject
 
@@ -112,6 +113,42 @@ def test_few_studies_figures_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
         for ended in (5, 6, 7, 8):
             await words(renderer, a_study(ended))
         assert len(renderer._known) == 2
+
+    with_renderer(story)
+
+
+def of_namespace(namespace: str, name: str) -> StudyData:
+    return replace(a_study(5), namespace=namespace, name=name)
+
+
+def test_namespaces_take_turns() -> None:
+    """Who asks for the charts of many studies waits for himself, and no other for all of them."""
+    drawn: list[str] = []
+
+    async def ask(renderer: Renderer, data: StudyData) -> None:
+        await words(renderer, data)
+        drawn.append(f"{data.namespace}/{data.name}")
+
+    async def story(renderer: Renderer) -> None:
+        studies = [of_namespace("many", str(number)) for number in range(4)]
+        studies += [of_namespace("few", "0"), of_namespace("few", "1"), of_namespace("one", "0")]
+        await asyncio.gather(*(ask(renderer, data) for data in studies))
+
+    with_renderer(story)
+    assert drawn == ["many/0", "many/1", "few/0", "one/0", "many/2", "few/1", "many/3"]
+
+
+def test_too_many_who_wait_are_sent_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And first those of the namespace that has most; they may ask again."""
+    monkeypatch.setattr(renderer_module, "MOST_WAITING", 3)
+
+    async def story(renderer: Renderer) -> None:
+        many = [of_namespace("many", str(number)) for number in range(6)]
+        asked = [asyncio.create_task(words(renderer, data)) for data in many]
+        asked.append(asyncio.create_task(words(renderer, of_namespace("few", "0"))))
+        drawn = await asyncio.gather(*asked, return_exceptions=True)
+        assert [isinstance(answer, Crowded) for answer in drawn] == [False] * 3 + [True] * 3 + [False]
+        assert await words(renderer, many[5]) == {None}
 
     with_renderer(story)
 

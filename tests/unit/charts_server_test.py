@@ -38,7 +38,7 @@ from tuning_operator.charts.assets import PLOTLY, asset_path, assets
 from tuning_operator.charts.figures import CHARTS, in_words, render
 from tuning_operator.charts.links import namespace_mark, study_path
 from tuning_operator.charts.page import Moment, report_page
-from tuning_operator.charts.renderer import Renderer
+from tuning_operator.charts.renderer import Crowded, Renderer
 from tuning_operator.charts.server import create_app
 from tuning_operator.charts.source import StudyData
 from tuning_operator.charts.subject import Subject
@@ -233,6 +233,37 @@ def test_a_link_without_its_last_slash_is_led_to_the_page() -> None:
     forged, _ = fetch("/studies/research/digits/forged")
     assert (answer.status, forged.status) == (308, 404)
     assert PATH.endswith("/" + answer.headers["Location"])
+
+
+class ACrowd(Renderer):
+    """One that draws for others all the time."""
+
+    async def figures(self, data: StudyData, subject: Subject) -> dict[str, str]:  # noqa: ARG002
+        """Not now."""
+        raise Crowded
+
+
+@pytest.mark.parametrize("page", ["figures", "report.html"])
+def test_charts_that_have_to_wait_for_too_many_others_are_asked_for_again(page: str) -> None:
+    """In words, and soon."""
+    answers: list[tuple[int, str, str]] = []
+
+    async def begin() -> None:
+        app = create_app(source=FakeSource(), signing_key=KEY, renderer=ACrowd())
+        async with TestClient(TestServer(app)) as client, client.get(PATH + page) as answer:
+            answers.append((answer.status, answer.headers["Retry-After"], await answer.text()))
+
+    asyncio.run(begin())
+    ((status, seconds, text),) = answers
+    assert (status, seconds) == (503, "5")
+    assert "Many charts are being drawn" in text
+
+
+@pytest.mark.parametrize("path", [PATH, PATH + "data", PATH + "trials.json", "/nothing"])
+def test_only_the_readers_own_browser_keeps_a_page(path: str) -> None:
+    """Nobody who has no link finds one in a cache that many share."""
+    answer, _ = fetch(path)
+    assert answer.headers["Cache-Control"] == "private, no-cache"
 
 
 @pytest.mark.parametrize("page", ["", "data", "figures", "slice"])

@@ -10,6 +10,7 @@ import gzip
 import hashlib
 import json
 import logging
+import signal
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -24,10 +25,11 @@ from tuning_operator.charts.assets import assets
 from tuning_operator.charts.figures import charts_of
 from tuning_operator.charts.links import read_ticket
 from tuning_operator.charts.page import Moment
-from tuning_operator.charts.renderer import Renderer, figures_version
+from tuning_operator.charts.renderer import Crowded, Renderer, figures_version
 from tuning_operator.charts.source import PostgresSource, StudySource
 from tuning_operator.charts.trials import trials_json
 from tuning_operator.errors import DatabaseUnavailable
+from tuning_operator.listening import listen
 
 log = logging.getLogger(__name__)
 
@@ -120,10 +122,18 @@ def serve(*, database_url: URL, signing_key: str, port: int) -> None:
     app = create_app(source=source, signing_key=signing_key)
     app[RENDERER].start()  # else the first reader would wait for it
     try:
-        # NB: no access log: the paths in it are keys.
-        web.run_app(app, port=port, access_log=None, print=None, shutdown_timeout=5)
+        asyncio.run(_serve_until_stopped(app, port))
     finally:
         source.close()
+
+
+async def _serve_until_stopped(app: web.Application, port: int) -> None:
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    runner = await listen(app, port)
+    await stop.wait()
+    await runner.cleanup()
 
 
 async def _close(app: web.Application) -> None:
@@ -257,13 +267,16 @@ async def _finish(request: web.Request, handler: Handler) -> web.StreamResponse:
     except DatabaseUnavailable as error:
         log.warning("the database is unavailable: %s", error)
         response = _unavailable(request)
+    except Crowded:
+        response = _crowded(request)
     except web.HTTPException as error:
         response = _refusal(request, error)
     except Exception:
         log.exception("a page could not be made")
         response = _broken(request)
     response.headers.update(SECURITY_HEADERS)
-    response.headers.setdefault("Cache-Control", "no-cache")
+    # Private: a cache that many share would keep what only those may see who have the link.
+    response.headers.setdefault("Cache-Control", "private, no-cache")
     # NB: compressing an answer without a body, such as 304, breaks aiohttp's connection.
     if isinstance(response, web.Response) and response.body and "Content-Encoding" not in response.headers:
         response.enable_compression()
@@ -302,12 +315,24 @@ def _ended(request: web.Request) -> web.Response:
 
 
 def _unavailable(request: web.Request) -> web.Response:
-    text = page.message_page(
+    return _later(
+        request,
         title="The database does not answer",
         message="Nothing is lost: trials and this page go on as soon as it is back.",
-        root=_root(request),
-        reload_seconds=RELOAD_SECONDS,
     )
+
+
+def _crowded(request: web.Request) -> web.Response:
+    return _later(
+        request,
+        title="Many charts are being drawn",
+        message="This study's are drawn when it is their namespace's turn. This page asks again by itself.",
+    )
+
+
+def _later(request: web.Request, *, title: str, message: str) -> web.Response:
+    """Words for now; the page asks again."""
+    text = page.message_page(title=title, message=message, root=_root(request), reload_seconds=RELOAD_SECONDS)
     response = _html(text, status=503)
     response.headers["Retry-After"] = str(RELOAD_SECONDS)
     return response
