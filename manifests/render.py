@@ -25,11 +25,16 @@ INSTALL_HEADER = f"""\
 # The operator without Helm:
 #
 #   kubectl create namespace {NAMESPACE}
+#   openssl req -x509 -newkey rsa:2048 -nodes -days 3650 -keyout tls.key -out tls.crt -subj /CN=tuningstudy-postgresql \\
+#     -addext subjectAltName=DNS:tuningstudy-postgresql.{NAMESPACE}.svc
 #   kubectl create secret generic {SECRET} --namespace {NAMESPACE} \\
+#     --from-file=tls.crt=tls.crt --from-file=tls.key=tls.key --from-file=ca.crt=tls.crt \\
 #     --from-literal=signing-key="$(openssl rand -hex 24)" \\
+#     --from-literal=password-key="$(openssl rand -hex 24)" \\
 #     --from-literal=charts-database-password="$(openssl rand -hex 24)" \\
 #     --from-literal=postgres-password="$(openssl rand -hex 24)"
 #   kubectl apply --server-side -k manifests
+#   rm tls.key
 #
 # Its images are named localhost/tuningstudy-operator and -trial: put yours there (TUNING_TRIAL_IMAGE too), or render the
 # chart with your own values: helm template tuningstudy charts/tuningstudy-operator --namespace {NAMESPACE} -f values.yaml

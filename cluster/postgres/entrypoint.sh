@@ -1,6 +1,7 @@
 #!/bin/sh
 # Makes the database on the first start, then becomes the server. Takes the official image's variables: POSTGRES_USER,
-# POSTGRES_PASSWORD, POSTGRES_DB (or the first three with _FILE), POSTGRES_INITDB_ARGS and PGDATA.
+# POSTGRES_PASSWORD, POSTGRES_DB (or the first three with _FILE), POSTGRES_INITDB_ARGS and PGDATA, and runs the .sql files of
+# /docker-entrypoint-initdb.d in the new database.
 set -eu
 
 # The value of a variable, or the content of the file that its _FILE twin names, or a default.
@@ -39,6 +40,10 @@ make_database() {
     if [ "$database" != postgres ]; then
         echo "CREATE DATABASE \"$database\";" | postgres --single -D "$unfinished" postgres > /dev/null
     fi
+    # A statement for each line, which is how a single-user server reads.
+    for script in /docker-entrypoint-initdb.d/*.sql; do
+        [ ! -e "$script" ] || postgres --single -D "$unfinished" "$database" < "$script" > /dev/null
+    done
     # PG_VERSION says that the database is whole, so it comes last.
     for entry in "$unfinished"/* ; do
         [ "${entry##*/}" = PG_VERSION ] || { rm -rf "$PGDATA/${entry##*/}"; mv "$entry" "$PGDATA/"; }

@@ -76,7 +76,7 @@ class _Site(web.BaseSite):
     async def start(self) -> None:
         """See BaseSite."""
         await super().start()
-        handler, everyone = cast(web.Server, self._runner.server), dict[_Connection, None]()
+        handler, everyone = cast("web.Server", self._runner.server), dict[_Connection, None]()
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(lambda: _Connection(handler(), everyone), *self._address)
 
@@ -95,7 +95,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take a place, which another loses where all are taken."""
-        self._transport = cast(asyncio.Transport, transport)
+        self._transport = cast("asyncio.Transport", transport)
         if len(self._everyone) >= MOST_CONNECTIONS:
             self._longest_waiting().abort()
         self._everyone[self] = None

@@ -1,5 +1,6 @@
 """The chart's environment variables against the settings that read them."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ PORTS = {
 NOT_FOR_CHARTS = {
     "TUNING_DATABASE_USER",
     "TUNING_DATABASE_PASSWORD",
+    "TUNING_DATABASE_URL",
     "TUNING_WORKER_DATABASE_HOST",
     "TUNING_WORKER_DATABASE_PORT",
 }
@@ -33,7 +35,8 @@ SECRETS = {
     "password": "operators-password",
     "postgres-password": "bundled-password",
     "charts-database-password": "charts-password",
-    "signing-key": "key",
+    "signing-key": "a-key-that-signs-links-0123456789",
+    "password-key": "a-key-that-makes-passwords-012345",
 }
 each_component = pytest.mark.parametrize("component", SETTINGS)
 
@@ -46,15 +49,25 @@ def variables(settings: type[BaseSettings]) -> dict[str, Any]:
     }
 
 
-def read(component: str, values: Document, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The settings as the component's container would read them."""
+def read(component: str, values: Document, monkeypatch: pytest.MonkeyPatch, authority: Path) -> Any:
+    """The settings as the component's container would read them, with a file where the authority's is mounted."""
     for name, variable in environment(render(values), component).items():
         value = variable.get("value")
         if "secretKeyRef" in variable.get("valueFrom", {}):
             value = SECRETS[variable["valueFrom"]["secretKeyRef"]["key"]]
+        if name == "TUNING_DATABASE_CA_FILE":
+            value = str(authority)
         if value is not None:
             monkeypatch.setenv(name, value)
     return SETTINGS[component]()
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Path:
+    """The certificate of the database's authority."""
+    path = tmp_path / "ca.crt"
+    path.write_text("a certificate")
+    return path
 
 
 @pytest.fixture(autouse=True)
@@ -100,10 +113,10 @@ def test_containers_listen_where_the_settings_say(component: str) -> None:
 @each_scenario
 @each_component
 def test_the_settings_accept_what_the_chart_sets(
-    component: str, values: Document, monkeypatch: pytest.MonkeyPatch
+    component: str, values: Document, monkeypatch: pytest.MonkeyPatch, authority: Path
 ) -> None:
     """Types, enumerations and lists mean the same on both sides."""
-    settings = read(component, values, monkeypatch)
+    settings = read(component, values, monkeypatch, authority)
     assert settings.url.get_backend_name() == "postgresql"
     assert settings.charts_url.username == CHARTS_ROLE
 
@@ -121,23 +134,69 @@ def test_the_settings_accept_what_the_chart_sets(
     ],
 )
 def test_the_database_is_where_the_values_say(
-    scenario: str, operator: str, worker: str, monkeypatch: pytest.MonkeyPatch
+    scenario: str, operator: str, worker: str, monkeypatch: pytest.MonkeyPatch, authority: Path
 ) -> None:
     """The operator's way in, and the workers'."""
-    settings = read("operator", SCENARIOS[scenario], monkeypatch)
-    assert settings.url == make_url(f"postgresql+psycopg2://{operator}")
+    settings = read("operator", SCENARIOS[scenario], monkeypatch, authority)
+    assert settings.url.set(query={}) == make_url(f"postgresql+psycopg2://{operator}")
     assert f"{settings.worker_url.host}:{settings.worker_url.port}" == worker
 
 
-@pytest.mark.parametrize("scenario", ["defaults", "own database in parts"])
-def test_the_charts_server_never_gets_the_operators_password(scenario: str) -> None:
-    """It is the most exposed part, and reads with a role of its own (docs/adr/0008)."""
+@pytest.mark.parametrize(
+    ("scenario", "mode", "authority_of"),
+    [
+        ("defaults", "verify-full", "tuning-tuningstudy-operator-secrets"),
+        ("own secrets", "verify-full", "my-secrets"),
+        ("no encryption", "disable", None),
+        ("own database in parts", "require", None),
+        ("own database by URI", "require", None),
+        ("own database with a certificate", "verify-full", "mycluster-ca"),
+        ("own database without encryption", "disable", None),
+    ],
+)
+@each_component
+def test_connections_to_the_database_are_encrypted(
+    component: str, scenario: str, mode: str, authority_of: str | None
+) -> None:
+    """And the server's certificate is verified where its authority is known: that one key is mounted, and no private one."""
+    objects = render(SCENARIOS[scenario])
+    assert environment(objects, component)["TUNING_DATABASE_SSL_MODE"]["value"] == mode
+    volumes = {item["name"]: item["secret"] for item in pod(objects, component)["spec"]["volumes"] if "secret" in item}
+    if authority_of is None:
+        assert "TUNING_DATABASE_CA_FILE" not in environment(objects, component)
+        assert volumes == {}
+        return
+    item = {"key": "ca.crt", "path": "ca.crt"}
+    expected = {"secretName": authority_of, "defaultMode": 0o440, "items": [item]}
+    assert volumes == {"database-authority": expected}
+    (mount,) = (item for item in main_container(pod(objects, component))["volumeMounts"] if item["name"] in volumes)
+    assert environment(objects, component)["TUNING_DATABASE_CA_FILE"]["value"] == f"{mount['mountPath']}/ca.crt"
+    assert mount["readOnly"] is True
+
+
+@each_scenario
+def test_the_charts_server_never_gets_what_is_the_operators(values: Document) -> None:
+    """It is the most exposed part, and reads with a role of its own (docs/adr/0008).
+
+    Neither the operator's way into the database, nor the key from which all workers' passwords follow.
+    """
+    charts = pod(render(values), "charts")
+    (container,) = charts["spec"]["containers"]
     keys = {
         item["valueFrom"]["secretKeyRef"]["key"]
-        for item in environment(render(SCENARIOS[scenario]), "charts").values()
-        if "valueFrom" in item
+        for item in container["env"]
+        if "secretKeyRef" in item.get("valueFrom", {})
     }
-    assert keys & {"uri", "username", "password", "postgres-password"} == set()
+    keys |= {item["key"] for volume in charts["spec"]["volumes"] for item in volume.get("secret", {}).get("items", [])}
+    assert "envFrom" not in container
+    assert keys <= {"signing-key", "charts-database-password", "host", "port", "dbname", "ca.crt"}
+
+
+def test_two_keys_are_two() -> None:
+    """Links are signed with one, passwords follow from the other."""
+    names = ("TUNING_SIGNING_KEY", "TUNING_PASSWORD_KEY")
+    keys = [environment(render(), "operator")[name]["valueFrom"]["secretKeyRef"]["key"] for name in names]
+    assert keys == ["signing-key", "password-key"]
 
 
 @pytest.mark.parametrize(
@@ -151,30 +210,32 @@ def test_the_charts_server_never_gets_the_operators_password(scenario: str) -> N
     ],
 )
 def test_links_start_where_people_reach_the_charts_server(
-    scenario: str, url: str, monkeypatch: pytest.MonkeyPatch
+    scenario: str, url: str, monkeypatch: pytest.MonkeyPatch, authority: Path
 ) -> None:
     """The URL that is set, else the ingress' host, else the Service."""
-    assert read("operator", SCENARIOS[scenario], monkeypatch).charts_url_external == url
+    assert read("operator", SCENARIOS[scenario], monkeypatch, authority).charts_url_external == url
 
 
-def test_links_are_good_for_as_long_as_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_links_are_good_for_as_long_as_is_asked(monkeypatch: pytest.MonkeyPatch, authority: Path) -> None:
     """In days; a week where nothing is."""
-    assert read("operator", SCENARIOS["defaults"], monkeypatch).charts_link_days == 7
-    assert read("operator", {"charts": {"linkDays": 30}}, monkeypatch).charts_link_days == 30
+    assert read("operator", SCENARIOS["defaults"], monkeypatch, authority).charts_link_days == 7
+    assert read("operator", {"charts": {"linkDays": 30}}, monkeypatch, authority).charts_link_days == 30
 
 
-def test_lists_and_images_arrive_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lists_and_images_arrive_whole(monkeypatch: pytest.MonkeyPatch, authority: Path) -> None:
     """Lists travel comma-separated."""
     values = {"watchNamespaces": ["research", "team-vision"], "imagePullSecrets": ["a", "b"]}
-    settings = read("operator", values, monkeypatch)
+    settings = read("operator", values, monkeypatch, authority)
     assert settings.namespaces == ("research", "team-vision")
     assert settings.worker_defaults.image_pull_secrets == ("a", "b")
     assert settings.worker_defaults.image == "localhost/tuningstudy-trial:0.1.0"
     assert settings.worker_defaults.image_pull_policy == "IfNotPresent"
 
 
-def test_more_variables_go_to_the_operator_alone() -> None:
-    """`operator.extraEnv` is the operator's."""
+def test_more_variables_go_where_they_are_said() -> None:
+    """`operator.extraEnv` is the operator's, `charts.extraEnv` the charts server's."""
     objects = render(SCENARIOS["more environment"])
     assert environment(objects, "operator")["HTTPS_PROXY"]["value"] == "http://proxy.example:3128"
+    assert environment(objects, "charts")["TZ"]["value"] == "Europe/Paris"
     assert "HTTPS_PROXY" not in environment(objects, "charts")
+    assert "TZ" not in environment(objects, "operator")

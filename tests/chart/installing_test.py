@@ -1,6 +1,8 @@
 """Helm against a real API server: install, upgrade, uninstall, install again. And what the notes say on the way."""
 
+import json
 import re
+import secrets
 import shlex
 import subprocess
 from collections.abc import Callable, Iterator
@@ -18,6 +20,10 @@ from tuning_operator.charts.links import study_links
 
 CRD = crd()["metadata"]["name"]
 SECRET = "release-tuningstudy-operator-secrets"
+GENERATED = {
+    *("signing-key", "password-key", "charts-database-password", "postgres-password"),
+    *("ca.crt", "tls.crt", "tls.key"),
+}
 
 
 class Release:
@@ -79,7 +85,8 @@ def installed(release: Release) -> Iterator[Release]:
 def test_an_upgrade_keeps_generated_secrets(installed: Release) -> None:
     """New passwords would lock everyone out of the data that was made with the old ones."""
     before = installed.secrets()
-    assert len(set(before.values())) == 3
+    assert set(before) == GENERATED
+    assert len(set(before.values())) == len(GENERATED)
     for values in ({}, {"operator": {"logFormat": "text"}}, OWN_DATABASE, {}):
         installed.upgrade(values)
         assert installed.secrets() == before
@@ -88,12 +95,55 @@ def test_an_upgrade_keeps_generated_secrets(installed: Release) -> None:
 def test_an_upgrade_completes_a_secret_that_lacks_a_key(installed: Release, kubectl: Kubectl, namespace: str) -> None:
     """A chart that learns of another secret must not make the others anew."""
     before = installed.secrets()
-    patch = '[{"op": "remove", "path": "/data/postgres-password"}]'
+    missing = {"password-key", "ca.crt", "tls.crt", "tls.key"}  # as in releases of before they were there
+    patch = json.dumps([{"op": "remove", "path": f"/data/{name}"} for name in missing])
     kubectl("patch", "secret", SECRET, "-n", namespace, "--type=json", "-p", patch)
     installed.upgrade()
     after = installed.secrets()
     assert set(after) == set(before)
-    assert [name for name in before if before[name] != after[name]] == ["postgres-password"]
+    assert {name for name in before if before[name] != after[name]} == missing
+
+
+GOOD = {name: secrets.token_hex(24) for name in GENERATED}
+BAD: dict[str, tuple[dict[str, str], str]] = {
+    "of the version before": (
+        {name: value for name, value in GOOD.items() if name != "password-key"},
+        "the Secret mine lacks the key password-key; it needs signing-key, password-key, ",
+    ),
+    "without a certificate": (
+        {name: value for name, value in GOOD.items() if name != "tls.key"},
+        "the Secret mine lacks the key tls.key",
+    ),
+    "a weak key": (
+        GOOD | {"signing-key": "tuning2024"},
+        "signing-key of the Secret mine must have 32 characters at least",
+    ),
+    "one key twice": (
+        GOOD | {"password-key": GOOD["signing-key"]},
+        "signing-key and password-key of the Secret mine must differ",
+    ),
+}
+
+
+@pytest.mark.parametrize(("stored", "words"), BAD.values(), ids=BAD)
+def test_a_secret_of_ones_own_is_looked_at_first(
+    stored: dict[str, str], words: str, kubectl: Kubectl, namespace: str
+) -> None:
+    """Helm says what it lacks, before any pod does."""
+    values = {"secrets": {"existingSecret": "mine"}}
+    arguments = ("install", "release", CHART, "--dry-run=server", "--take-ownership", f"--namespace={namespace}")
+    for data, expected in ((stored, words), (GOOD, "")):
+        kubectl.apply(
+            {
+                "apiVersion": "v1",
+                "kind": "Secret",
+                "metadata": {"name": "mine", "namespace": namespace},
+                "stringData": data,
+            }
+        )
+        done = run_helm(*arguments, *kubectl.flags, values=values)
+        assert (done.returncode != 0) == bool(expected), done.stderr
+        assert expected in done.stderr
 
 
 def test_uninstalling_keeps_what_cannot_be_made_again(release: Release, kubectl: Kubectl, namespace: str) -> None:

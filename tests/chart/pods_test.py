@@ -109,8 +109,8 @@ def test_probes_and_services_meet_named_ports(values: Document) -> None:
     for service in find_all(objects, "Service"):
         assert {port["targetPort"] for port in service["spec"]["ports"]} <= ports[component_of(service)]
     for policy in find_all(objects, "NetworkPolicy"):
-        (rule,) = policy["spec"]["ingress"]
-        assert {port["port"] for port in rule["ports"]} <= ports[component_of(policy)]
+        named = {port["port"] for rule in policy["spec"].get("ingress", []) for port in rule["ports"]}
+        assert named <= ports.get(component_of(policy), set())
 
 
 @pytest.mark.parametrize(
@@ -132,6 +132,23 @@ def test_postgres_keeps_its_data_on_the_volume() -> None:
     (mount,) = (item["mountPath"] for item in container["volumeMounts"] if item["name"] == "data")
     assert folder.startswith(f"{mount}/")
     assert folder not in {"/var/lib/postgresql", "/var/lib/postgresql/data"}
+
+
+@each_scenario
+def test_every_scratch_volume_has_a_size(values: Document) -> None:
+    """A pod that fills its node's disk takes the others with it."""
+    for item in pods(render(values)):
+        scratch = [volume["emptyDir"] for volume in item["spec"].get("volumes", []) if "emptyDir" in volume]
+        assert all(volume.get("sizeLimit") for volume in scratch), component_of(item)
+
+
+def test_postgres_reads_a_key_that_it_accepts() -> None:
+    """Of root, and readable by the group that the pod has; Postgres refuses one that all may read."""
+    spec = pod(render(), "postgresql")["spec"]
+    (volume,) = (item["secret"] for item in spec["volumes"] if item["name"] == "certificate")
+    assert volume["defaultMode"] == 0o440
+    assert [item["key"] for item in volume["items"]] == ["tls.crt", "tls.key"]
+    assert spec["securityContext"]["fsGroup"] == spec["securityContext"]["runAsUser"]
 
 
 def test_the_helm_test_asks_both_servers() -> None:

@@ -42,7 +42,7 @@ def test_all_objects_carry_the_same_labels(values: Document) -> None:
     for item in render(values):
         labels = item["metadata"]["labels"]
         assert COMMON_LABELS | name | labels == labels | COMMON_LABELS | name
-        assert component_of(item) in {"operator", "charts", "postgresql", "secrets", "users", "crd", "test"}
+        assert component_of(item) in {"operator", "charts", "postgresql", "workers", "secrets", "users", "crd", "test"}
 
 
 @each_scenario
@@ -51,7 +51,7 @@ def test_selectors_find_their_own_pods_and_no_others(values: Document) -> None:
     objects = render(values)
     for item in objects:
         selector = _selector(item)
-        if not selector:
+        if not selector or component_of(item) == "workers":  # of the operator's own making
             continue
         assert set(selector) == {f"app.kubernetes.io/{label}" for label in ("name", "instance", "component")}
         own = component_of(item)
@@ -150,6 +150,63 @@ def test_postgres_is_open_to_its_users_only(scenario: str, namespaces: Document)
     assert workers["podSelector"]["matchLabels"].items() <= naming.worker_labels(study="s", uid="u").items()
 
 
+def test_postgres_connects_to_nobody_and_the_charts_server_to_postgres_alone() -> None:
+    """What breaks into either of them finds no way on; where the bundled Postgres is, the chart knows."""
+    objects = render()
+    assert "egress" not in find(objects, "NetworkPolicy", component="postgresql")["spec"]
+    for component in ("postgresql", "charts"):
+        assert find(objects, "NetworkPolicy", component=component)["spec"]["policyTypes"] == ["Ingress", "Egress"]
+    dns, postgres = find(objects, "NetworkPolicy", component="charts")["spec"]["egress"]
+    assert {port["port"] for port in dns["ports"]} == {53, 5353}
+    assert [port["port"] for port in postgres["ports"]] == [5432]
+    (peer,) = postgres["to"]
+    assert peer["podSelector"]["matchLabels"].items() <= pod(objects, "postgresql")["metadata"]["labels"].items()
+    assert peer["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "tuningstudy-system"}
+
+
+@pytest.mark.parametrize(
+    ("scenario", "expected"),
+    [
+        ("bounded connections", [([6443], ["10.0.0.1/32"])]),
+        (
+            "bounded connections to a database of one's own",
+            [([5433], ["10.0.3.0/24"]), ([443, 6443], ["0.0.0.0/0", "::/0"])],
+        ),
+    ],
+)
+def test_the_operator_connects_where_it_is_told(scenario: str, expected: list[tuple[list[int], list[str]]]) -> None:
+    """The API server, the database, DNS."""
+    spec = find(render(SCENARIOS[scenario]), "NetworkPolicy", component="operator")["spec"]
+    assert spec["policyTypes"] == ["Ingress", "Egress"]
+    assert _ranges(spec["egress"]) == expected
+    assert find(render(), "NetworkPolicy", component="operator")["spec"]["policyTypes"] == ["Ingress"]
+
+
+def test_workers_connect_where_they_are_told() -> None:
+    """In each served namespace: DNS, Postgres and what is listed."""
+    policies = find_all(render(SCENARIOS["bounded connections"]), "NetworkPolicy", component="workers")
+    assert [item["metadata"]["namespace"] for item in policies] == ["research", "team-vision"]
+    for policy in policies:
+        spec = policy["spec"]
+        assert spec["podSelector"]["matchLabels"].items() <= naming.worker_labels(study="s", uid="u").items()
+        assert spec["policyTypes"] == ["Egress"]
+        assert _ranges(spec["egress"]) == [([443, 9000], ["10.0.4.0/24"])]
+        assert "postgresql" in str(spec["egress"])
+
+
+def test_metrics_are_for_those_who_are_named() -> None:
+    """And for the chart's own test; probes stay open, since they come from the node."""
+    probes, metrics = find(render(SCENARIOS["bounded connections"]), "NetworkPolicy", component="operator")["spec"][
+        "ingress"
+    ]
+    assert probes == {"ports": [{"port": "probes"}]}
+    monitoring, test = metrics["from"]
+    assert monitoring["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "monitoring"}
+    labels = pod(render(SCENARIOS["bounded connections"]), "test")["metadata"]["labels"]
+    assert test["podSelector"]["matchLabels"].items() <= labels.items()
+    assert "from" not in find(render(), "NetworkPolicy", component="operator")["spec"]["ingress"][1]
+
+
 def test_network_policies_can_be_left_out() -> None:
     """Some clusters have rules of their own."""
     assert find_all(render(SCENARIOS["no network policies"]), "NetworkPolicy") == []
@@ -193,7 +250,8 @@ def test_pods_go_where_they_are_told(component: str) -> None:
     wishes = SCENARIOS["placed on nodes"][component]
     for name in ("nodeSelector", "tolerations", "affinity", "priorityClassName"):
         assert spec[name] == wishes[name]
-    assert pod(render(SCENARIOS["placed on nodes"]), component)["metadata"]["annotations"] == {"team": "vision"}
+    annotations = pod(render(SCENARIOS["placed on nodes"]), component)["metadata"]["annotations"]
+    assert annotations.items() >= {"team": "vision"}.items()
 
 
 def test_drains_are_never_blocked() -> None:
@@ -252,6 +310,8 @@ def test_the_header_of_the_manifests_makes_the_secret_that_they_need() -> None:
     text = (ROOT / "manifests" / "install.yaml").read_text()
     needed = set(re.findall(r'secretKeyRef: \{name: "tuningstudy-secrets", key: ([\w-]+)\}', text))
     assert set(re.findall(r"--from-literal=([\w-]+)=", text)) == needed != set()
+    files = set(re.findall(r"key: ([a-z]+\.(?:crt|key)),", text))
+    assert set(re.findall(r"--from-file=([\w.-]+)=", text)) == files != set()
 
 
 def _selector(item: Document) -> Document:
@@ -264,6 +324,15 @@ def _selector(item: Document) -> Document:
         found = spec.get("selector", {}).get("matchLabels", {})
     selector: Document = found
     return selector
+
+
+def _ranges(rules: list[Document]) -> list[tuple[list[int], list[str]]]:
+    """Ports and addresses of the rules that have addresses."""
+    return [
+        ([port["port"] for port in rule["ports"]], [peer["ipBlock"]["cidr"] for peer in rule["to"]])
+        for rule in rules
+        if any("ipBlock" in peer for peer in rule.get("to", []))
+    ]
 
 
 def _values(item: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:

@@ -29,10 +29,25 @@ SCENARIOS: dict[str, dict[str, Any]] = {
         "database": {
             "existingSecret": "mycluster-app",
             "format": "uri",
+            "host": "mycluster-rw",
+            "name": "app",
             "workerHost": "mycluster-rw.databases.svc",
             "workerPort": 6432,
         },
     },
+    "own database with a certificate": {
+        **OWN_DATABASE,
+        "database": {
+            "existingSecret": "mycluster-app",
+            "caSecret": {"name": "mycluster-ca"},
+            "namespaceConnections": 40,
+        },
+    },
+    "own database without encryption": {
+        **OWN_DATABASE,
+        "database": {"existingSecret": "mycluster-app", "sslMode": "disable"},
+    },
+    "no encryption": {"database": {"sslMode": "disable"}},
     "ingress with TLS": {
         "charts": {
             "ingress": {
@@ -56,7 +71,8 @@ SCENARIOS: dict[str, dict[str, Any]] = {
                 {"name": "HTTPS_PROXY", "value": "http://proxy.example:3128"},
                 {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
             ]
-        }
+        },
+        "charts": {"extraEnv": [{"name": "TZ", "value": "Europe/Paris"}]},
     },
     "pinned images": {
         "image": {"digest": DIGEST, "pullPolicy": ""},
@@ -72,6 +88,21 @@ SCENARIOS: dict[str, dict[str, Any]] = {
     },
     "alerts alone": {"monitoring": {"prometheusRule": {"enabled": True}}},
     "no network policies": {"networkPolicy": {"enabled": False}},
+    "bounded connections": {
+        "watchNamespaces": ["research", "team-vision"],
+        "networkPolicy": {
+            "metricsFrom": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}],
+            "egress": {
+                "enabled": True,
+                "apiServer": {"cidrs": ["10.0.0.1/32"], "ports": [6443]},
+                "workers": {"enabled": True, "to": [{"cidr": "10.0.4.0/24", "ports": [443, 9000]}]},
+            },
+        },
+    },
+    "bounded connections to a database of one's own": {
+        **OWN_DATABASE,
+        "networkPolicy": {"egress": {"enabled": True, "database": {"cidrs": ["10.0.3.0/24"], "ports": [5433]}}},
+    },
     "own secrets": {"secrets": {"existingSecret": "my-secrets"}},
     "no CRD": {"crds": {"enabled": False}},
     "a CRD that goes with the release": {"crds": {"keep": False}},

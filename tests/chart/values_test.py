@@ -18,25 +18,46 @@ DEFAULTS: Document = yaml.safe_load((CHART / "values.yaml").read_text())
 SCHEMA: Document = json.loads((CHART / "values.schema.json").read_text())
 OTHER: Document = {
     "digest": "sha256:" + "0" * 64,
+    "cidrs": ["10.9.0.0/16"],
+    "ports": [9],
+    "tmpSize": "9Gi",
+    "extraEnv": [{"name": "A", "value": "b"}],
+    "database.sslMode": "disable",
+    "networkPolicy.metricsFrom": [{"podSelector": {}}],
+    "networkPolicy.egress.workers.to": [{"cidr": "10.9.0.0/16", "ports": [9]}],
     "pullPolicy": "Always",
     "resources": {"limits": {"memory": "9Gi"}},
     "tolerations": [{"key": "a"}],
     "database.format": "uri",
     "postgresql.storage.size": "9Gi",
     "operator.logFormat": "text",
-    "operator.extraEnv": [{"name": "A", "value": "b"}],
     "charts.externalUrl": "https://tuning.example.com",
     "charts.service.type": "NodePort",
     "monitoring.serviceMonitor.interval": "1m",
 }
 """Another value, by path or last name, where adding to the default gives none that the schema takes."""
+BY_URI = over(OWN_DATABASE, {"database": {"format": "uri", "host": "db", "name": "app"}})
 BESIDE: dict[str, Document] = {
+    "database.format": {"database": {"host": "db", "name": "app"}},
     "postgresql.enabled": {"database": {"existingSecret": "db"}},
     "charts.ingress.enabled": {"charts": {"ingress": {"host": "tuning.example.com"}}},
+    "networkPolicy.egress.workers.enabled": {"watchNamespaces": ["research"]},
 }
 """What another value cannot be without."""
 GROUNDS: dict[str, Document] = {
+    "database.host": BY_URI,
+    "database.port": BY_URI,
+    "database.name": BY_URI,
+    "database.caSecret.key": over(OWN_DATABASE, {"database": {"caSecret": {"name": "ca"}}}),
     "database.": OWN_DATABASE,
+    "networkPolicy.egress.apiServer.": {"networkPolicy": {"egress": {"enabled": True}}},
+    "networkPolicy.egress.database.": over(
+        OWN_DATABASE, {"networkPolicy": {"egress": {"enabled": True, "database": {"cidrs": ["10.0.0.0/8"]}}}}
+    ),
+    "networkPolicy.egress.workers.": {
+        "watchNamespaces": ["research"],
+        "networkPolicy": {"egress": {"workers": {"enabled": True}}},
+    },
     "charts.service.nodePort": {"charts": {"service": {"type": "NodePort"}}},
     "charts.ingress.": {"charts": {"ingress": {"enabled": True, "host": "tuning.example.com"}}},
     "monitoring.serviceMonitor.": {"monitoring": {"serviceMonitor": {"enabled": True}}},
@@ -164,6 +185,16 @@ def test_the_schema_is_strict_and_explains_itself(path: str, schema: Document) -
         ({"watchNamespaces": "research"}, "at '/watchNamespaces': got string, want array"),
         ({"database": {"format": "dsn"}}, "at '/database/format': value must be one of 'uri', 'parts'"),
         ({"database": {"workerPort": 70000}}, "at '/database/workerPort': maximum"),
+        ({"database": {"sslMode": "on"}}, "at '/database/sslMode': value must be one of"),
+        ({"database": {"caSecret": {"key": "a/b"}}}, "at '/database/caSecret/key'"),
+        ({"trial": {"tmpSize": 20}}, "at '/trial/tmpSize': got number, want string"),
+        ({"charts": {"tmpSize": ""}}, "at '/charts/tmpSize'"),
+        ({"charts": {"extraEnv": [{"name": "TUNING_SIGNING_KEY"}]}}, "at '/charts/extraEnv/0/name'"),
+        (
+            {"networkPolicy": {"egress": {"database": {"cidrs": ["db.example"]}}}},
+            "at '/networkPolicy/egress/database/cidrs/0'",
+        ),
+        ({"postgresql": {"reservedConnections": 0}}, "at '/postgresql/reservedConnections': minimum"),
         ({"postgresql": {"enabled": "yes"}}, "at '/postgresql/enabled': got string, want boolean"),
         ({"postgresql": {"maxConnections": 5}}, "at '/postgresql/maxConnections': minimum"),
         ({"postgresql": {"storage": {"size": "8 GB"}}}, "at '/postgresql/storage/size'"),
@@ -223,6 +254,52 @@ def test_a_mistake_is_refused_by_its_name(values: Document, words: str) -> None:
         (
             {"operator": {"extraEnv": [{"name": "A", "value": "b", "valueFrom": {}}]}},
             "operator.extraEnv: A has both value and valueFrom: leave one",
+        ),
+        (
+            {"charts": {"extraEnv": [{"name": "A", "value": "b", "valueFrom": {}}]}},
+            "charts.extraEnv: A has both value and valueFrom: leave one",
+        ),
+        ({"database": {"host": "db"}}, "database.host and database.name need database.format=uri"),
+        (
+            over(OWN_DATABASE, {"database": {"name": "app"}}),
+            "database.host and database.name need database.format=uri: with parts they stand in the Secret",
+        ),
+        (
+            over(OWN_DATABASE, {"database": {"format": "uri"}}),
+            "database.format=uri needs database.host and database.name: the charts server connects with a role of its own",
+        ),
+        ({"database": {"caSecret": {"name": "ca"}}}, "database.caSecret needs postgresql.enabled=false"),
+        (
+            over(OWN_DATABASE, {"database": {"caSecret": {"name": "ca"}, "sslMode": "disable"}}),
+            "database.caSecret needs another database.sslMode than disable",
+        ),
+        (
+            over(OWN_DATABASE, {"database": {"sslMode": "verify-full"}}),
+            "database.sslMode=verify-full needs database.caSecret.name",
+        ),
+        (
+            {"postgresql": {"maxConnections": 20}},
+            "postgresql.reservedConnections must be less than postgresql.maxConnections",
+        ),
+        (
+            {"networkPolicy": {"egress": {"database": {"cidrs": ["10.0.0.0/8"]}}}},
+            "networkPolicy.egress.database.cidrs needs postgresql.enabled=false",
+        ),
+        (
+            over(OWN_DATABASE, {"networkPolicy": {"egress": {"enabled": True}}}),
+            "networkPolicy.egress needs networkPolicy.egress.database.cidrs: nobody could reach the database",
+        ),
+        (
+            {"networkPolicy": {"egress": {"workers": {"enabled": True}}}},
+            "networkPolicy.egress.workers.enabled needs watchNamespaces",
+        ),
+        (
+            {"networkPolicy": {"egress": {"workers": {"to": [{"cidr": "10.0.0.0/8", "ports": [1]}]}}}},
+            "networkPolicy.egress.workers.to needs networkPolicy.egress.workers.enabled=true",
+        ),
+        (
+            {"networkPolicy": {"enabled": False, "egress": {"enabled": True}}},
+            "networkPolicy.metricsFrom and networkPolicy.egress need networkPolicy.enabled=true",
         ),
         ({"fullnameOverride": "1st"}, "begins with a digit, and a Service's may not: set fullnameOverride"),
     ],

@@ -114,7 +114,6 @@ def test_strangers_take_little_memory(attack: Callable[[socket.socket], None], c
             most = max(most, charts_server.megabytes())
         assert charts_server.answers()
         most = max(most, charts_server.megabytes())
-    print(f"{attack.__name__}: {before:.0f} -> {most:.0f} MB")
     assert most - before < MOST_MEGABYTES
 
 

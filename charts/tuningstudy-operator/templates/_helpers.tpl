@@ -112,21 +112,80 @@ capabilities: {drop: [ALL]}
     secretKeyRef: {name: {{ index . 1 | quote }}, key: {{ index . 2 }}}
 {{- end -}}
 
-{{- /* Where the database is: what the operator and the charts server share. */ -}}
+{{- /* Where the database is, for the operator or the charts server. NB: a URI has the operator's password, which the charts server
+       never gets. Called with (list . "component"). */ -}}
 {{- define "tuningstudy.databasePlace" -}}
-{{- $secret := .Values.database.existingSecret -}}
-{{- if .Values.postgresql.enabled -}}
+{{- $root := index . 0 -}}
+{{- with $root.Values -}}
+{{- $secret := .database.existingSecret -}}
+{{- if .postgresql.enabled -}}
 - name: TUNING_DATABASE_HOST
-  value: {{ include "tuningstudy.fullname" . }}-postgresql.{{ .Release.Namespace }}.svc
+  value: {{ include "tuningstudy.postgresHost" $root }}
 - name: TUNING_DATABASE_NAME
   value: tuningstudy
-{{- else if eq .Values.database.format "uri" -}}
-{{ include "tuningstudy.fromSecret" (list "TUNING_DATABASE_URL" $secret "uri") }}
-{{- else -}}
+{{- else if eq .database.format "parts" -}}
 {{ include "tuningstudy.fromSecret" (list "TUNING_DATABASE_HOST" $secret "host") }}
 {{ include "tuningstudy.fromSecret" (list "TUNING_DATABASE_PORT" $secret "port") }}
 {{ include "tuningstudy.fromSecret" (list "TUNING_DATABASE_NAME" $secret "dbname") }}
+{{- else if eq (index $ 1) "operator" -}}
+{{ include "tuningstudy.fromSecret" (list "TUNING_DATABASE_URL" $secret "uri") }}
+{{- else -}}
+- name: TUNING_DATABASE_HOST
+  value: {{ .database.host | quote }}
+- name: TUNING_DATABASE_PORT
+  value: {{ .database.port | quote }}
+- name: TUNING_DATABASE_NAME
+  value: {{ .database.name | quote }}
+{{- end }}
+- name: TUNING_DATABASE_SSL_MODE
+  value: {{ include "tuningstudy.sslMode" $root }}
+{{- if include "tuningstudy.hasAuthority" $root }}
+- name: TUNING_DATABASE_CA_FILE
+  value: /etc/tuningstudy/database/ca.crt
+{{- end }}
 {{- end -}}
+{{- end -}}
+
+{{- define "tuningstudy.postgresHost" -}}
+{{ include "tuningstudy.fullname" . }}-postgresql.{{ .Release.Namespace }}.svc
+{{- end -}}
+
+{{- /* Who may connect to the bundled Postgres: from outside of its pod to one database, encrypted and with a password. From inside of it
+       probes, the image's first start and `kubectl exec` connect. */ -}}
+{{- define "tuningstudy.postgresRules" -}}
+local  all  tuningstudy  trust
+{{ ternary "host   " "hostssl" (eq (include "tuningstudy.sslMode" .) "disable") }}  tuningstudy  all  all  scram-sha-256
+{{- end -}}
+
+{{- /* libpq's sslmode: whoever knows the authority verifies it, and whoever does not encrypts at least. */ -}}
+{{- define "tuningstudy.sslMode" -}}
+{{- $knows := or .Values.postgresql.enabled .Values.database.caSecret.name -}}
+{{ .Values.database.sslMode | default (ternary "verify-full" "require" (not (empty $knows))) }}
+{{- end -}}
+
+{{- /* Not empty where the certificate of the database's authority is known. */ -}}
+{{- define "tuningstudy.hasAuthority" -}}
+{{- if and (or .Values.postgresql.enabled .Values.database.caSecret.name) (ne (include "tuningstudy.sslMode" .) "disable") -}}
+true
+{{- end -}}
+{{- end -}}
+
+{{- define "tuningstudy.authorityMount" -}}
+{{- if include "tuningstudy.hasAuthority" . }}
+- {name: database-authority, mountPath: /etc/tuningstudy/database, readOnly: true}
+{{- end }}
+{{- end -}}
+
+{{- /* NB: that one key alone: the same Secret may have private keys. */ -}}
+{{- define "tuningstudy.authorityVolume" -}}
+{{- if include "tuningstudy.hasAuthority" . }}
+{{- $bundled := .Values.postgresql.enabled }}
+- name: database-authority
+  secret:
+    secretName: {{ ternary (include "tuningstudy.secretName" .) .Values.database.caSecret.name $bundled | quote }}
+    defaultMode: 0440
+    items: [{key: {{ ternary "ca.crt" .Values.database.caSecret.key $bundled }}, path: ca.crt}]
+{{- end }}
 {{- end -}}
 
 {{- /* The operator's own role; with format "uri" it stands in the URL. */ -}}
@@ -142,10 +201,19 @@ capabilities: {drop: [ALL]}
 {{- end }}
 {{- end -}}
 
+{{- /* What the operator and the charts server share: links are signed by one and verified by the other. */ -}}
 {{- define "tuningstudy.keys" -}}
 {{- $secret := include "tuningstudy.secretName" . -}}
 {{ include "tuningstudy.fromSecret" (list "TUNING_CHARTS_DATABASE_PASSWORD" $secret "charts-database-password") }}
 {{ include "tuningstudy.fromSecret" (list "TUNING_SIGNING_KEY" $secret "signing-key") }}
+{{- end -}}
+
+{{- /* The keys of the Secret with the generated secrets, as far as these values need them. */ -}}
+{{- define "tuningstudy.neededKeys" -}}
+signing-key password-key charts-database-password
+{{- if .Values.postgresql.enabled }} postgres-password
+{{- if ne (include "tuningstudy.sslMode" .) "disable" }} tls.crt tls.key ca.crt{{ end }}
+{{- end }}
 {{- end -}}
 
 {{- define "tuningstudy.chartsUrl" -}}
@@ -188,4 +256,36 @@ http://{{ include "tuningstudy.fullname" . }}-charts.{{ .Release.Namespace }}.sv
   resources: [secrets]
   resourceNames: [tuningstudy-worker]
   verbs: [get, update]
+{{- end -}}
+
+{{- /* Rules of NetworkPolicies: where pods may connect to. NB: DNS is anywhere: a cluster's own, or a cache on each node; on OpenShift its
+       pods listen on 5353. */ -}}
+{{- define "tuningstudy.toDns" -}}
+- ports:
+    {{- range $port := list 53 5353 }}
+    - {port: {{ $port }}, protocol: UDP}
+    - {port: {{ $port }}, protocol: TCP}
+    {{- end }}
+{{- end -}}
+
+{{- define "tuningstudy.toDatabase" -}}
+{{- if .Values.postgresql.enabled -}}
+- ports: [{port: 5432}]
+  to:
+    - namespaceSelector:
+        matchLabels: {kubernetes.io/metadata.name: {{ .Release.Namespace | quote }}}
+      podSelector:
+        matchLabels: {{- include "tuningstudy.selectorLabels" (list . "postgresql") | nindent 10 }}
+{{- else -}}
+{{ include "tuningstudy.toAddresses" .Values.networkPolicy.egress.database }}
+{{- end -}}
+{{- end -}}
+
+{{- /* Called with (dict "cidrs" (list ...) "ports" (list ...)). */ -}}
+{{- define "tuningstudy.toAddresses" -}}
+- ports: [{{ range $i, $port := .ports }}{{ if $i }}, {{ end }}{port: {{ $port }}}{{ end }}]
+  to:
+    {{- range .cidrs }}
+    - ipBlock: {cidr: {{ . | quote }}}
+    {{- end }}
 {{- end -}}

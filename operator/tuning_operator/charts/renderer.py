@@ -19,7 +19,7 @@ MOST_WAITING = 32
 """Studies that wait to be drawn; fewer than are kept."""
 
 
-class Crowded(Exception):
+class Crowded(Exception):  # noqa: N818 - a word as the others, see errors.py
     """More studies wait to be drawn than may."""
 
 
