@@ -8,6 +8,7 @@ BIN := $(VENV)/bin
 RUN := $(BIN)/python
 PACKAGES := -p tuning_api -p tuning_operator -p tuning_trial -p cluster -p bench
 STAMP := $(VENV)/.installed
+AUDIT := $(VENV)/audit
 # Tests start hundreds of interpreters. Where Python may not keep its bytecode, each compiles all that it imports: fifteen
 # seconds for Lightning.
 unexport PYTHONDONTWRITEBYTECODE
@@ -26,7 +27,7 @@ cluster-demo: $(STAMP) ## The main job: a cluster, the images, the chart, and th
 	@$(RUN) -m cluster demo
 
 ##@ Test it
-.PHONY: test check unit component chart e2e
+.PHONY: test check unit component chart e2e audit
 test: check programs ## All tests: static checks, unit, component, chart, and e2e where this machine can
 	@$(BIN)/pytest $(SIDE_BY_SIDE) tests/unit tests/component tests/chart
 	@$(BIN)/pytest tests/e2e
@@ -44,6 +45,21 @@ chart: programs ## The Helm chart, rendered
 
 e2e: programs ## Real kubelet, real images, Helm (needs root, or TUNING_TEST_CONTEXT)
 	@$(BIN)/pytest tests/e2e
+
+audit: $(AUDIT)/.installed ## Ask PyPI's database for known vulnerabilities of all that is pinned
+	@for part in operator trial dev; do \
+	  $(AUDIT)/bin/pip-audit --strict --disable-pip --require-hashes --progress-spinner off -r requirements/$$part.txt > $(AUDIT)/log 2>&1 \
+	    && echo "requirements/$$part.txt: no known vulnerability" && continue; \
+	  failed=1; \
+	  if grep -qE 'could not be audited|^requests\.|ServiceError' $(AUDIT)/log; \
+	    then echo "requirements/$$part.txt was NOT checked, since the database cannot be asked: $$(tail -n 1 $(AUDIT)/log)"; \
+	    else cat $(AUDIT)/log; fi; \
+	done; exit $${failed:-0}
+
+$(AUDIT)/.installed: $(STAMP) requirements/audit.txt
+	@$(PYTHON) -m venv $(AUDIT)
+	@$(BIN)/uv pip sync --quiet --python $(AUDIT)/bin/python --require-hashes requirements/audit.txt
+	@touch $@
 
 ##@ Measure it
 .PHONY: bench bench-overhead bench-first-trial bench-api-cost bench-many-studies bench-many-workers bench-charts bench-utilisation bench-pruning bench-storms storm
@@ -112,15 +128,16 @@ manifests-check: $(STAMP) ## Fail when the generated files are not those that ar
 	@$(RUN) -m manifests.render --check
 
 lock: $(STAMP) ## Resolve the dependencies again
-	@set -e; compile="$(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes --no-header --python-version 3.11 pyproject.toml"; \
-	$$compile --extra local --group dev -o requirements/dev.txt; \
-	for side in operator trial; do $$compile -c requirements/dev.txt --extra $$side -o requirements/$$side.txt; done; \
+	@set -e; compile="$(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes --no-header --python-version 3.11"; \
+	$$compile pyproject.toml --extra local --group dev -o requirements/dev.txt; \
+	for side in operator trial; do $$compile pyproject.toml -c requirements/dev.txt --extra $$side -o requirements/$$side.txt; done; \
+	$$compile --group audit -o requirements/audit.txt; \
 	grep -A1000 '^uv==' requirements/dev.txt | awk 'NR > 1 && !/^ / {exit} !/# via/ {print}' > requirements/uv.txt
 
 ##@ Ship it
 .PHONY: images
-images: $(STAMP) ## Build both images with docker, podman or buildah (REGISTRY=... PUSH=1 for your own registry)
-	@$(RUN) -m cluster images $(if $(REGISTRY),--registry $(REGISTRY)) $(if $(PUSH),--push)
+images: $(STAMP) ## Build both images with docker, podman or buildah (REGISTRY=... PUSH=1 for your own registry, BASE_IMAGE=python@sha256:... to pin what they are built on)
+	@$(RUN) -m cluster images $(if $(REGISTRY),--registry $(REGISTRY)) $(if $(PUSH),--push) $(if $(BASE_IMAGE),--base-image $(BASE_IMAGE))
 
 ##@ A Kubernetes on this machine, without Docker
 .PHONY: programs cluster-up cluster-down cluster-env cluster-status

@@ -161,7 +161,11 @@ def build_images(
     ] = False,
     base_image: Annotated[
         str | None,
-        typer.Option(envvar="BASE_IMAGE", help="Build on this image instead of the usual one.", show_default=False),
+        typer.Option(
+            envvar="BASE_IMAGE",
+            help="Build the project's own two on this image, such as python:3.11-slim@sha256:...",
+            show_default=False,
+        ),
     ] = None,
 ) -> None:
     """Build images with docker, podman or buildah, and bring them to the cluster if it is up.
@@ -175,7 +179,7 @@ def build_images(
     engine = engines.find_engine()
     machine = Node().machine
     for image in (_IMAGES[name] for name in chosen):
-        images.build(engine, image, base=base_image)
+        images.build(engine, image, base=None if image is images.POSTGRES else base_image)
         if registry:
             target = images.name_in(registry, image)
             engine.tag(image, name=target)

@@ -178,6 +178,7 @@ def test_notes_fit_the_values(scenario: str, notes: Callable[[str], str]) -> Non
     assert text.splitlines()[0].endswith(f"for the namespaces {', '.join(served)}." if served else "all namespaces.")
     assert ("port-forward" in text) == ("http://localhost:8000" in text) == _is_unreachable(values)
     assert ("one volume, no replica and no backup" in text) == values.get("postgresql", {}).get("enabled", True)
+    assert ("not encrypted" in text) == (values.get("database", {}).get("sslMode") == "disable")
     kept = re.findall(r"Kept on purpose: (.*)\.$", text, flags=re.MULTILINE)[-1:] or [""]
     assert ("CRD" in kept[0]) == values.get("crds", {}).get("keep", True)
     assert ("Secret" in kept[0]) == ("secrets" not in values)

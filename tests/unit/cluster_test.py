@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster import binaries, demo, folders, images, layers, prerequisites, release
+from cluster import binaries, demo, engines, folders, images, layers, prerequisites, release
+from cluster.__main__ import app
 from cluster.binaries import BuildError, Program
 from cluster.engines import Image
+from cluster.machine import Machine
 from cluster.processes import ProcessEndedError, Processes, identify
+from typer.testing import CliRunner
 
 
 def test_a_process_is_told_from_another_that_gets_its_id() -> None:
@@ -128,6 +131,17 @@ def test_pods_start_again_when_their_image_has_the_old_name_and_a_new_content() 
         "operator.podAnnotations.image-id",
         "charts.podAnnotations.image-id",
     }
+
+
+def test_a_pinned_base_is_that_of_the_projects_own_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Postgres stands on another one."""
+    bases: dict[str, str | None] = {}
+    monkeypatch.setattr(images, "build", lambda _, image, *, base: bases.update({image.name: base}))
+    monkeypatch.setattr(engines, "find_engine", lambda: None)
+    monkeypatch.setattr(Machine, "is_running", lambda _: False)
+    pinned = "python:3.11-slim@sha256:" + "0" * 64
+    assert CliRunner().invoke(app, ["images", "--base-image", pinned]).exit_code == 0
+    assert bases == {images.OPERATOR.name: pinned, images.TRIAL.name: pinned, images.POSTGRES.name: None}
 
 
 def test_a_cluster_of_the_users_gets_the_images_of_its_registry(monkeypatch: pytest.MonkeyPatch) -> None:
