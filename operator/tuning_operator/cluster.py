@@ -66,7 +66,7 @@ class Cluster:
 
     def namespace_uid(self, namespace: str) -> str:
         """Return the uid of a namespace: another one when it was deleted and made again under the same name."""
-        document = self._call("GET", f"/api/v1/namespaces/{namespace}") or {}
+        document = self._call("GET", _path(*_CORE, namespace)) or {}
         return str(document["metadata"]["uid"])
 
     def jobs(self, namespace: str, *, selector: str) -> list[Document]:
