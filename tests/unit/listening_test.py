@@ -1,14 +1,16 @@
 """What a connection may take, and all of them together; how it ends that takes more."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
 import pytest
 from aiohttp import web
+from prometheus_client import CollectorRegistry
 from tests.support.ports import free_port
 
-from tuning_operator import listening
+from tuning_operator import listening, probes
 from tuning_operator.listening import listen
 
 SECONDS = 20
@@ -144,6 +146,25 @@ def test_a_request_that_is_too_large_is_refused_in_words(more: bytes) -> None:
         assert "A request may have 16384 bytes, headers and cookies included." in answer
 
     visit(story)
+
+
+def test_the_operators_probes_and_metrics_are_bounded_too() -> None:
+    """They stand beside what controls the whole cluster."""
+    answers: list[str] = []
+
+    async def begin() -> None:
+        runner = await probes.serve(probes.probe_app(CollectorRegistry(), threading.Event()), port := free_port())
+        site = Site(port)
+        try:
+            client = await site.connect()
+            client.writer.write(HEAD % b"metrics" + b"x: " + b"a" * 20_000)
+            answers.append(await client.the_end())
+        finally:
+            await site.leave()
+            await runner.cleanup()
+
+    asyncio.run(begin())
+    assert answers[0].startswith("HTTP/1.1 431 ")
 
 
 def test_each_request_of_a_connection_may_be_as_large_as_one() -> None:

@@ -23,7 +23,7 @@ class Crowded(Exception):  # noqa: N818 - a word as the others, see errors.py
     """More studies wait to be drawn than may."""
 
 
-class Turns:
+class FairQueue:
     """Who is drawn next: namespaces take turns, and within one the first who asked is the first.
 
     So a namespace that asks for many studies' charts, each of which may take all its time, waits for itself.
@@ -78,7 +78,7 @@ class Renderer:
     def __init__(self, *, seconds: float = SECONDS) -> None:
         self._seconds = seconds
         self._pool = _pool()
-        self._turns = Turns()
+        self._queue = FairQueue()
         self._known: OrderedDict[tuple[str, str, str], asyncio.Task[dict[str, str] | None]] = OrderedDict()
 
     def start(self) -> None:
@@ -109,7 +109,7 @@ class Renderer:
     async def _wait_and_render(self, namespace: str, subject: Subject) -> dict[str, str] | None:
         """None where too many wait: all who asked for it are told so, and the next to ask waits again."""
         try:
-            async with self._turns.turn(namespace):
+            async with self._queue.turn(namespace):
                 return await self._render(subject)
         except Crowded:
             return None
