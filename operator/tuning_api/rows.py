@@ -117,8 +117,8 @@ EVERYTHING = Wanted()
 RESULTS = Wanted(
     user_attributes=TRIAL_ATTRIBUTES,
     system_attributes=("fixed_params", "constraints"),
-    longest_text=row_limits.LONGEST_FAILURE,
-    most_bytes=2 * row_limits.LONGEST_FAILURE,
+    longest_text=2 * row_limits.LONGEST_FAILURE,
+    most_bytes=4 * row_limits.LONGEST_FAILURE,
     most_reports=0,
 )
 """For the operator: how trials ended, and what it has noted of them."""
@@ -133,7 +133,11 @@ def _texts_of(table: Table, trials: Any, wanted: Wanted) -> Select[Any]:
     longest = row_limits.LONGEST_TEXT if table is PARAMS else wanted.longest_text
     most_bytes = row_limits.MOST_BYTES if table is PARAMS else wanted.most_bytes
     size = _Bytes(content)
-    in_order: dict[str, Any] = {"partition_by": table.c.trial_id, "order_by": name}
+    # Ours come first: whatever else a trial has written, it is known who runs it.
+    in_order: dict[str, Any] = {
+        "partition_by": table.c.trial_id,
+        "order_by": (case((name.in_(TRIAL_ATTRIBUTES), 0), else_=1), name),
+    }
     rows = (
         select(
             table.c.trial_id,
@@ -142,7 +146,7 @@ def _texts_of(table: Table, trials: Any, wanted: Wanted) -> Select[Any]:
             value.label("value"),
             content.label("content"),
             size.label("size"),
-            func.sum(size).over(**in_order).label("bytes"),
+            func.sum(case((size <= longest, size), else_=0)).over(**in_order).label("bytes"),
             func.row_number().over(**in_order).label("place"),
         )
         .where(table.c.trial_id.in_(trials), _Bytes(name) <= row_limits.LONGEST_NAME)
@@ -247,7 +251,7 @@ class RowStorage(RDBStorage):
         super().__init__(url, **options)
         self._wanted = wanted
         self._distributions = _Distributions()
-        self._said: set[tuple[Any, ...]] = set()
+        self._said: set[str] = set()
 
     @override
     def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
@@ -407,10 +411,10 @@ class RowStorage(RDBStorage):
 
     def _say(self, words: str, *details: object) -> None:
         """Say something once. NB: trials that run are read again and again."""
-        said = words, *details
-        if said not in self._said and len(self._said) < _MOST_SAID:
-            self._said.add(said)
-            log.warning(words, *details)
+        line = words % details
+        if line not in self._said and len(self._said) < _MOST_SAID:
+            self._said.add(line)
+            log.warning("%s", line)
 
 
 _Parts = dict[tuple[str, int], list[_Part]]
@@ -537,15 +541,19 @@ def _external(distribution: BaseDistribution, value: object) -> Any:
         raise ValueError(f"its value is none of its distribution ({type(error).__name__})") from error
 
 
+_INFINITE = {"INF_POS": math.inf, "INF_NEG": -math.inf}
+
+
 def _values(parts: list[_Part]) -> list[float] | None:
-    model = models.TrialValueModel
+    """The results of a trial, in the order of the objectives; None if one of them is no number."""
     in_order = sorted(parts, key=lambda part: part.number)
-    return [model.stored_repr_to_value(part.value, model.TrialValueType[part.text]) for part in in_order] or None
+    values = [_INFINITE.get(part.text, part.value) for part in in_order]
+    return values if values and not any(value is None or math.isnan(value) for value in values) else None
 
 
 def _report(value: float | None, kind: str) -> float:
-    model = models.TrialIntermediateValueModel
-    return model.stored_repr_to_intermediate_value(value, model.TrialIntermediateValueType[kind])
+    """A value that was reported: Optuna stores one that is not a number as none."""
+    return _INFINITE.get(kind, math.nan if value is None else value)
 
 
 def _local(moment: datetime | None) -> datetime | None:

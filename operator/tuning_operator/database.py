@@ -13,7 +13,7 @@ from psycopg2 import errors as postgres_errors
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError, StatementError
 
-from tuning_api.rows import RowStorage
+from tuning_api.rows import EVERYTHING, RowStorage, Wanted
 from tuning_operator.errors import DatabaseUnavailable
 
 CONNECT_SECONDS = 5
@@ -39,8 +39,8 @@ def connect_arguments(schema: str | None = None) -> dict[str, object]:
     }
 
 
-def open_storage(url: URL, schema: str, *, create_tables: bool = False) -> RDBStorage:
-    """Optuna's tables in a schema.
+def open_storage(url: URL, schema: str, *, create_tables: bool = False, wanted: Wanted = EVERYTHING) -> RDBStorage:
+    """Optuna's tables in a schema, and what is wanted of the trials in them.
 
     Raises:
         DatabaseUnavailable: the database does not answer, or holds tables of another Optuna version.
@@ -57,6 +57,7 @@ def open_storage(url: URL, schema: str, *, create_tables: bool = False) -> RDBSt
                 "hide_parameters": True,
                 "connect_args": connect_arguments(schema),
             },
+            wanted=wanted,
             skip_table_creation=not create_tables,
             skip_compatibility_check=not create_tables,
         )

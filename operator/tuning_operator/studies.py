@@ -4,6 +4,7 @@ Trials change only in ways that can be repeated: a lost trial is marked, then fa
 any of the three leaves a row from which the next pass goes on.
 """
 
+import copy
 import json
 import math
 import threading
@@ -27,6 +28,7 @@ from sqlalchemy.orm import Session
 
 from tuning_api import contract, naming
 from tuning_api.contract import Failure, Given, Owner, read_attribute
+from tuning_api.rows import RowStorage
 from tuning_api.search import Direction
 from tuning_api.spec import StudySpec
 from tuning_api.status import StudyStatus
@@ -57,6 +59,7 @@ _PULSES_SECONDS = 3.0
 """A statement for all pulses may take so long."""
 _ONE_BY_ONE_SECONDS = 5.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 5.0, 300.0
+_MOST_EPOCHS = 10**9
 _ENDED = frozenset({TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL})
 
 Value = TypeVar("Value", int, str, dict[str, Any])
@@ -195,7 +198,7 @@ class OptunaStudies:
             if earlier is None:
                 return None
             stored = earlier.user_attrs.get(contract.SPEC_ATTRIBUTE)
-            candidates = warm_start.worth_a_look(earlier.get_trials(deepcopy=False))
+            candidates = _with_curves(earlier, warm_start.worth_a_look(earlier.get_trials(deepcopy=False)))
             why_none = warm_start.unlike(spec, stored=stored, directions=earlier.directions)
             copies, skipped = list[FrozenTrial](), Counter[str]()
             for trial in candidates:
@@ -446,18 +449,35 @@ def _trial(frozen: FrozenTrial, *, study: str) -> Trial:
         cancelled=bool(attributes.get(contract.CANCELLED_ATTRIBUTE)),
         given=read_attribute(Given, attributes.get(contract.GIVEN_ATTRIBUTE)),
         fixed=fixed if isinstance(fixed := frozen.system_attrs.get(_FIXED_PARAMS), dict) else {},
-        epochs=_of_type(int, attributes.get(contract.EPOCHS_ATTRIBUTE)),
-        max_epochs=_of_type(int, attributes.get(contract.MAX_EPOCHS_ATTRIBUTE)),
+        epochs=_count(attributes.get(contract.EPOCHS_ATTRIBUTE)),
+        max_epochs=_count(attributes.get(contract.MAX_EPOCHS_ATTRIBUTE)),
         checkpoint=contract.kept_path(attributes.get(contract.CHECKPOINT_ATTRIBUTE), study=study, trial=frozen.number),
         started=utc(frozen.datetime_start),
         ended=utc(frozen.datetime_complete),
     )
 
 
+def _with_curves(study: OptunaStudy, trials: list[FrozenTrial]) -> list[FrozenTrial]:
+    """Trials with what they have reported, which is read of no others."""
+    storage = getattr(study._storage, "_backend", study._storage)  # noqa: SLF001 - under Optuna's cache
+    curves = storage.reports_of(trials) if isinstance(storage, RowStorage) else {}
+    found = []
+    for trial in trials:
+        with_curve = copy.copy(trial)
+        with_curve.intermediate_values = curves.get(trial._trial_id, {})  # noqa: SLF001 - there is no public way
+        found.append(with_curve)
+    return found
+
+
 def _has_copies(study: OptunaStudy, source: str) -> bool:
     """Whether the trials of another study were taken over already."""
     origins = map(warm_start.origin, study.get_trials(deepcopy=False))
     return any(origin and origin.study == source for origin in origins)
+
+
+def _count(value: object) -> int | None:
+    """NB: the status has their sum, and the API server takes 64 bits."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _MOST_EPOCHS else None
 
 
 def _of_type(kind: type[Value], value: object) -> Value | None:

@@ -21,6 +21,7 @@ from sqlalchemy.pool import NullPool
 
 from tuning_api import naming
 from tuning_api.naming import CHARTS_ROLE
+from tuning_api.rows import RESULTS
 from tuning_operator import rights
 from tuning_operator.database import connect_arguments, database_errors, open_storage
 from tuning_operator.errors import DatabaseUnavailable
@@ -89,7 +90,7 @@ class Tenancy:
     def open(self, namespace: str) -> RDBStorage:
         """See `Database`: a schema and a role for each namespace."""
         self._prepare(namespace, self._uid_of(namespace))
-        return open_storage(self._url, naming.database_schema(namespace))
+        return open_storage(self._url, naming.database_schema(namespace), wanted=RESULTS)
 
     def elsewhere(self, namespace: str, study: str) -> None:
         """See `Database`: all studies of a namespace are in its schema."""

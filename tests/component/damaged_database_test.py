@@ -136,9 +136,6 @@ SAID = {
     "the directions are gone": "InvalidSpec .*looks for nothing|TrialsRunning",
     "the direction is another": "InvalidSpec .*looks for minimize, and spec.objectives for maximize|TrialsRunning",
     "a trial has no number": "rows of study digits .* cannot be read|TrialsRunning",
-    "a trial's attribute is no JSON": "rows of study digits .* cannot be read",
-    "a distribution is no JSON": "rows of study digits .* cannot be read|TrialsRunning",
-    "a distribution is unknown": "rows of study digits .* cannot be read|TrialsRunning",
     "a newer Optuna was here": "no longer compatible with the table schema|TrialsRunning",
     "a newer Optuna changed the tables": "no longer compatible with the table schema|TrialsRunning",
 }

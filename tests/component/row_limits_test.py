@@ -1,7 +1,7 @@
 """What a worker may write about its trial: how large, how many, and in which words it is refused."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,6 @@ import optuna
 import pytest
 from optuna.trial import Trial, TrialState
 from sqlalchemy import create_engine, text
-from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DataError
 from tests.support.postgres import PostgresServer
 from tests.support.trial_worker import TrialStudy, a_spec
@@ -32,7 +31,7 @@ class Running:
         self.study = TrialStudy(server, a_spec())
         self.study.add(2)
         (self.trial_id, self.other_id) = (trial._trial_id for trial in self.study.trials())
-        self.engine: Engine = create_engine(self.study.url)
+        self.engine = create_engine(self.study.url)
         self.send(f"UPDATE trials SET state = 'RUNNING' WHERE trial_id = {self.trial_id}")
 
     def send(self, statement: str) -> int:
@@ -59,8 +58,7 @@ MANY = limits.MOST_ROWS
 REFUSED = {
     "an attribute of forty megabytes": (
         f"{_INTO_ATTRIBUTES} VALUES ($TRIAL, 'predictions', repeat('1', 40000000))",
-        "trial attribute predictions has 40000000 bytes, and may have 65536: save it as a file in"
-        " ${trial.dir}/checkpoints",
+        "trial attribute predictions has 40000000 bytes, and may have 65536: save it as a file in ${trial.dir}/checkpoints",
     ),
     "an attribute of Optuna's that is too long": (
         f"{_INTO_SYSTEM} VALUES ($TRIAL, 'cma:optimizer:0', repeat('1', 65537))",
@@ -71,14 +69,18 @@ REFUSED = {
         "trial attribute x has 80000 bytes",
     ),
     "an attribute that becomes too long": (
-        f"{_INTO_ATTRIBUTES} VALUES ($TRIAL, 'x', '1');"
-        "UPDATE trial_user_attributes SET value_json = repeat('1', 65537) WHERE trial_id = $TRIAL",
+        (
+            f"{_INTO_ATTRIBUTES} VALUES ($TRIAL, 'x', '1');"
+            "UPDATE trial_user_attributes SET value_json = repeat('1', 65537) WHERE trial_id = $TRIAL"
+        ),
         "trial attribute x has 65537 bytes",
     ),
     "an attribute that becomes too long in another way": (
-        f"{_INTO_ATTRIBUTES} VALUES ($TRIAL, 'x', '1') ON CONFLICT DO NOTHING;"
-        f"{_INTO_ATTRIBUTES} VALUES ($TRIAL, 'x', '1') ON CONFLICT (trial_id, key)"
-        " DO UPDATE SET value_json = repeat('1', 65537)",
+        (
+            f"{_INTO_ATTRIBUTES} VALUES ($TRIAL, 'x', '1') ON CONFLICT DO NOTHING;"
+            f"{_INTO_ATTRIBUTES} VALUES ($TRIAL, 'x', '1') ON CONFLICT (trial_id, key)"
+            " DO UPDATE SET value_json = repeat('1', 65537)"
+        ),
         "trial attribute x has 65537 bytes",
     ),
     "an owner that is too long": (
@@ -104,8 +106,10 @@ REFUSED = {
         f"with {limits.MOST_BYTES} bytes in all",
     ),
     "many bytes, a little each": (
-        f"{_INTO_SYSTEM} SELECT $TRIAL, 'x' || i, '1' FROM generate_series(1, 900) AS i;"
-        "UPDATE trial_system_attributes SET value_json = repeat('1', 2000) WHERE trial_id = $TRIAL",
+        (
+            f"{_INTO_SYSTEM} SELECT $TRIAL, 'x' || i, '1' FROM generate_series(1, 900) AS i;"
+            "UPDATE trial_system_attributes SET value_json = repeat('1', 2000) WHERE trial_id = $TRIAL"
+        ),
         f"with {limits.MOST_BYTES} bytes in all",
     ),
     "a distribution that is too long": (
@@ -193,7 +197,9 @@ def test_a_trial_that_has_written_all_that_it_may_can_end(running: Running) -> N
         running.send(f"{_INTO_ATTRIBUTES} VALUES ($TRIAL, '{key}', '3')")
 
 
-def test_reports_of_a_trial_that_has_many_take_no_longer(running: Running) -> None:
+def test_reports_of_a_trial_that_has_many_take_no_longer(
+    running: Running, record_property: Callable[[str, object], None]
+) -> None:
     """Each by itself, as trials report: those within the limit are not counted, those beyond are, ten thousand at most."""
 
     def took(first: int, last: int) -> float:
@@ -207,9 +213,8 @@ def test_reports_of_a_trial_that_has_many_take_no_longer(running: Running) -> No
     few = took(0, 499)
     running.send(f"{_INTO_REPORTS} SELECT $TRIAL, i, 1, 'FINITE' FROM generate_series(500, 8999) AS i")
     many, far = took(9000, 9499), took(20_000, 20_199)
-    print(
-        f"a report takes {few * 1e6:.0f} us, with 9,000 before {many * 1e6:.0f} us, beyond step 10,000 {far * 1e6:.0f} us"
-    )
+    for name, seconds in {"first": few, "after nine thousand": many, "beyond the limit": far}.items():
+        record_property(name, f"{seconds * 1e6:.0f} us")
     assert many < 5 * few + 0.001
     assert far < 0.05
 

@@ -166,11 +166,11 @@ def _check_attribute(table: Table, what: str) -> Callable[..., None]:
     return check
 
 
-def _check_param(
+def _check_param(  # noqa: PLR0917 - as Optuna calls it
     storage: PatientStorage,
     trial_id: int,
     param_name: str,
-    param_value_internal: float,  # noqa: ARG001 - as Optuna calls it
+    param_value_internal: float,  # noqa: ARG001
     distribution: BaseDistribution,
     previous_distribution: BaseDistribution | None = None,  # noqa: ARG001
 ) -> None:

@@ -66,7 +66,8 @@ def suggest_within(
     """
     current = {parameter.name: (parameter, distribution(parameter)) for parameter in space}
     study = copy.copy(study)
-    seen = _TrialsWithin(study._storage, current, trials=trials, own=own)  # noqa: SLF001
+    told = [trial for trial in trials if _is_told(trial, objectives=len(study.directions))]
+    seen = _TrialsWithin(study._storage, current, trials=told, own=own)  # noqa: SLF001
     study._storage = seen  # type: ignore[assignment]  # noqa: SLF001
     try:
         trial = _suggested(study, own, space)
@@ -93,6 +94,11 @@ def _suggested(study: optuna.Study, own: FrozenTrial, space: list[Parameter]) ->
     trial = Trial(study, own._trial_id)  # noqa: SLF001 - there is no public way
     suggest(trial, space, fixed=own.system_attrs.get(_FIXED_PARAMS))
     return trial
+
+
+def _is_told(trial: FrozenTrial, *, objectives: int) -> bool:
+    """Whether a trial has what its state promises: samplers take a complete one for a point with a value of each objective."""
+    return trial.state is not TrialState.COMPLETE or len(trial.values or ()) == objectives
 
 
 class _TrialsWithin(Knowing):

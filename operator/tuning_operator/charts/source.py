@@ -19,6 +19,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
 from tuning_api import contract, naming
+from tuning_api.rows import RESULTS
 from tuning_api.spec import StudySpec
 from tuning_api.status import StudyStatus, read_status
 from tuning_operator.charts.links import namespace_mark
@@ -29,6 +30,10 @@ from tuning_operator.tenancy import owner_of
 
 SCHEMAS_KEPT = 32
 STUDIES_KEPT = 32
+WANTED = replace(RESULTS, most_reports=200, most_reports_of_all=300_000)
+"""Of a curve more steps are not drawn. A thousand reports take 130 kB."""
+REPORTS_KEPT = 1_000_000
+"""Of all studies that are kept."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,7 @@ class PostgresSource:
         self._url = url
         self._schemas: OrderedDict[str, RDBStorage] = OrderedDict()
         self._studies: OrderedDict[tuple[str, str], _CachedStorage] = OrderedDict()
+        self._reports: dict[tuple[str, str], int] = {}
         self._lock = threading.Lock()
 
     def load(self, namespace: str, study: str) -> StudyData | None:
@@ -93,8 +99,19 @@ class PostgresSource:
         schema = naming.database_schema(namespace)
         with self._schema(schema).engine.connect() as connection:
             owner = owner_of(connection, schema)
-        data = read_study(self._storage(namespace, study), namespace=namespace, study=study)
-        return replace(data, mark=namespace_mark(owner.uid) if owner else None)
+        found = read_study(self._storage(namespace, study), namespace=namespace, study=study)
+        self._bound(namespace, study, sum(len(trial.intermediate_values) for trial in found.trials))
+        return replace(found, mark=namespace_mark(owner.uid) if owner else None)
+
+    def _bound(self, namespace: str, study: str, reports: int) -> None:
+        """Forget what has grown too large. What was read a little at a time is then read at once, and fewer of each curve."""
+        with self._lock:
+            self._reports[namespace, study] = reports
+            if reports > 2 * WANTED.most_reports_of_all:
+                self._studies.pop((namespace, study), None)
+            while len(self._studies) > 1 and sum(self._reports.get(key, 0) for key in self._studies) > REPORTS_KEPT:
+                self._studies.popitem(last=False)
+            self._reports = {key: self._reports.get(key, 0) for key in self._studies}
 
     def _storage(self, namespace: str, study: str) -> _CachedStorage:
         schema = self._schema(naming.database_schema(namespace))
@@ -108,7 +125,7 @@ class PostgresSource:
     def _schema(self, schema: str) -> RDBStorage:
         with self._lock:
             if schema not in self._schemas:
-                self._schemas[schema] = open_storage(self._url, schema)
+                self._schemas[schema] = open_storage(self._url, schema, wanted=WANTED)
             self._schemas.move_to_end(schema)
             if len(self._schemas) > SCHEMAS_KEPT:
                 _, oldest = self._schemas.popitem(last=False)
@@ -136,7 +153,7 @@ def read_study(storage: _CachedStorage, *, namespace: str, study: str) -> StudyD
         directions=tuple(storage.get_study_directions(study_id)),
         trials=tuple(trial for trial in trials if counts(trial)),
         retried=sum(_is_lost(trial) for trial in trials),
-        warm_started=attributes.get(contract.WARM_START_ATTRIBUTE) or {},
+        warm_started=taken if isinstance(taken := attributes.get(contract.WARM_START_ATTRIBUTE), dict) else {},
         spec=_spec(attributes.get(contract.SPEC_ATTRIBUTE)),
         status=read_status(attributes.get(contract.STATUS_ATTRIBUTE)),
         clock=Clock.from_document(attributes.get(contract.CLOCK_ATTRIBUTE)),
