@@ -51,7 +51,7 @@ from sqlalchemy.sql.functions import GenericFunction
 from typing_extensions import override
 
 from tuning_api import row_limits
-from tuning_api.contract import TRIAL_ATTRIBUTES
+from tuning_api.contract import OWNER_ATTRIBUTE, TRIAL_ATTRIBUTES
 from tuning_api.tables import (
     PARAMS,
     REPORTS,
@@ -114,6 +114,12 @@ class Wanted:
 
 
 EVERYTHING = Wanted()
+_FIRST = (
+    (OWNER_ATTRIBUTE,),
+    tuple(name for name in TRIAL_ATTRIBUTES if name not in row_limits.WORKERS_ATTRIBUTES),
+    row_limits.WORKERS_ATTRIBUTES,
+)
+"""Attributes that are read before others, while a trial's are not too many."""
 RESULTS = Wanted(
     user_attributes=TRIAL_ATTRIBUTES,
     system_attributes=("fixed_params", "constraints"),
@@ -133,10 +139,10 @@ def _texts_of(table: Table, trials: Any, wanted: Wanted) -> Select[Any]:
     longest = row_limits.LONGEST_TEXT if table is PARAMS else wanted.longest_text
     most_bytes = row_limits.MOST_BYTES if table is PARAMS else wanted.most_bytes
     size = _Bytes(content)
-    # Ours come first: whatever else a trial has written, it is known who runs it.
+    # Whatever else a trial has written, it is known who runs it, and what the operator has noted.
     in_order: dict[str, Any] = {
         "partition_by": table.c.trial_id,
-        "order_by": (case((name.in_(TRIAL_ATTRIBUTES), 0), else_=1), name),
+        "order_by": (case(*((name.in_(names), place) for place, names in enumerate(_FIRST)), else_=len(_FIRST)), name),
     }
     rows = (
         select(
@@ -510,9 +516,11 @@ class _Distributions:
         if self._bytes + len(text) > _MOST_OF_DISTRIBUTIONS:
             raise ValueError(f"all distributions have {_MOST_OF_DISTRIBUTIONS} bytes without it")
         try:
+            choices = _json(text)["attributes"].get("choices", [])
+            if not all(choice is None or isinstance(choice, str | int | float) for choice in choices):
+                raise ValueError("its choices are neither texts nor numbers")
+            "".join(choice for choice in choices if isinstance(choice, str)).encode()
             made = json_to_distribution(text)
-            hash(made)
-            str(getattr(made, "choices", "")).encode()
         except (AttributeError, KeyError, TypeError, ArithmeticError, RecursionError) as error:
             raise ValueError(f"its distribution cannot be read ({type(error).__name__})") from error
         self._known[text] = made
