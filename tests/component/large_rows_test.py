@@ -13,8 +13,8 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.engine import URL
 from tests.support.builders import a_spec
 from tests.support.plans import carry_out
+from tests.support.tenancy import a_tenancy, worker_url
 
-from tuning_api import naming
 from tuning_api.contract import OWNER_ATTRIBUTE, TRIAL_ATTRIBUTES
 from tuning_api.rows import EVERYTHING
 from tuning_operator import rights
@@ -22,7 +22,6 @@ from tuning_operator.charts.figures import render
 from tuning_operator.charts.source import WANTED, PostgresSource
 from tuning_operator.charts.summary import subject, summary
 from tuning_operator.charts.trials import trials_json
-from tuning_operator.database import Tenancy
 from tuning_operator.model import StudyKey, TrialsPlan
 from tuning_operator.settings import CHARTS_ROLE
 from tuning_operator.studies import OptunaStudies
@@ -42,9 +41,7 @@ class Readers:
         for key in (KEY, THEIRS):
             self.studies.open(key, a_spec())
             carry_out(self.studies, key, TrialsPlan(add=3))
-        self.url = Tenancy(postgres, signing_key="key", charts_password="charts").worker_url(
-            naming.database_schema(KEY.namespace), base=postgres
-        )
+        self.url = worker_url(postgres, KEY.namespace).render_as_string(hide_password=False)
         study = self.worker()
         trial = study.ask()
         trial.suggest_float("learning_rate", 1e-4, 1e-1, log=True)
@@ -57,7 +54,7 @@ class Readers:
 
     def restart(self) -> None:
         """A new operator, which remembers nothing."""
-        self.studies = OptunaStudies(Tenancy(self.postgres, signing_key="key", charts_password="charts"))
+        self.studies = OptunaStudies(a_tenancy(self.postgres))
 
     def send(self, statement: str) -> None:
         """As the owner of the database, whom no rule binds."""

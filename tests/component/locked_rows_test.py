@@ -10,9 +10,9 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.engine import URL
 from tests.support.builders import a_spec
 from tests.support.fakes import Fuse, MemoryExecutor
+from tests.support.tenancy import a_tenancy
 
 from tuning_operator.controller import Controller, Pace
-from tuning_operator.database import Tenancy
 from tuning_operator.handlers import SingleFlight, _safely
 from tuning_operator.metrics import Metrics
 from tuning_operator.model import Study, StudyKey
@@ -45,7 +45,7 @@ def locked(database: URL, schema: str) -> Iterator[None]:
 
 def test_another_namespaces_pass_takes_as_long_as_alone(postgres: URL) -> None:
     """Sixty passes that each wait for a lock would otherwise hold all threads, for ten times as long as one waits."""
-    studies = OptunaStudies(Tenancy(postgres, signing_key="k" * 32, charts_password="charts"))
+    studies = OptunaStudies(a_tenancy(postgres))
     metrics, spec = Metrics(), a_spec()
     controller = Controller(
         executor=Executor(Fuse(), spec), studies=studies, links=lambda *_: None, metrics=metrics, pace=Pace(3600)
