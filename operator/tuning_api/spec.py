@@ -416,7 +416,10 @@ def _faults(spec: StudySpec) -> Iterator[str]:
     yield from _search_faults(spec)
     yield from _faults_of_goals(spec)
     if spec.trial.pod_template is not None and not _is_pod_template(spec.trial.pod_template):
-        yield "trial.podTemplate must be a PodTemplateSpec: spec.containers is a list in which each has a name (ours: trial)"
+        yield (
+            "trial.podTemplate must be a PodTemplateSpec: containers (ours: trial), env, volumes and volumeMounts are lists"
+            " in which each has a name, and each of volumeMounts a mountPath"
+        )
     if spec.trial.lightning is not None:
         yield from _placeholder_faults(spec.trial.lightning, spec)
 
@@ -465,15 +468,19 @@ def _is_pod_template(template: dict[str, Any]) -> bool:
     pod = template.get("spec", {})
     if not isinstance(pod, dict) or not isinstance(template.get("metadata", {}), dict):
         return False
-    if not all(_is_named_list(pod.get(name, [])) for name in ("containers", "initContainers", "volumes")):
+    lists = [pod.get(name, []) for name in ("containers", "initContainers", "volumes")]
+    if not all(map(_are_named, lists)):
         return False
-    containers = pod.get("containers", [])
-    return all(_is_named_list(item.get(name, [])) for item in containers for name in ("env", "volumeMounts"))
+    return all(
+        _are_named(item.get("env", [])) and _are_named(item.get("volumeMounts", []), "name", "mountPath")
+        for item in lists[0]
+    )
 
 
-def _is_named_list(items: object) -> bool:
+def _are_named(items: object, *names: str) -> bool:
+    """Whether it is a list of mappings with texts by these names."""
     return isinstance(items, list) and all(
-        isinstance(item, dict) and isinstance(item.get("name"), str) for item in items
+        isinstance(item, dict) and all(isinstance(item.get(name), str) for name in names or ("name",)) for item in items
     )
 
 

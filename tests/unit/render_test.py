@@ -12,6 +12,7 @@ from tuning_api import naming
 from tuning_operator.render.job import CERTIFICATE_PATH, WorkerDefaults, merge, worker_job
 from tuning_operator.render.secret import worker_secret
 
+TEMPORARY, SHARED_MEMORY = "/tmp", "/dev/shm"  # noqa: S108 - paths in a pod
 DEFAULTS = WorkerDefaults(image="registry.example/trial:1", image_pull_policy="IfNotPresent")
 
 
@@ -90,9 +91,21 @@ def test_threads_that_a_person_chose_are_left_alone() -> None:
         {"spec": {"containers": {"name": "trial"}}},
         {"spec": {"containers": [{"image": "mine"}]}},
         {"spec": {"containers": [{"name": "trial", "env": {"A": "1"}}]}},
+        {"spec": {"containers": [{"name": "trial", "env": [{"name": ["A"]}]}]}},
+        {"spec": {"containers": [{"name": "trial", "volumeMounts": [{"name": "data"}]}]}},
+        {"spec": {"containers": [{"name": {}}]}},
         {"metadata": []},
     ],
-    ids=["no mapping", "no list", "no name", "environment as a mapping", "metadata as a list"],
+    ids=[
+        "no mapping",
+        "no list",
+        "no name",
+        "environment as a mapping",
+        "a list as a name",
+        "no path",
+        "a mapping as a name",
+        "metadata as a list",
+    ],
 )
 def test_a_pod_template_that_cannot_be_merged_is_refused(template: dict[str, Any]) -> None:
     """In words, and before a Job is rendered from it."""
@@ -168,6 +181,32 @@ def test_the_pod_template_lies_under_ours() -> None:
         "requests": {"cpu": "2"},
         "limits": {"memory": "8Gi", "nvidia.com/gpu": "1"},
     }
+
+
+def test_a_volume_may_be_mounted_in_several_places() -> None:
+    """The place tells mounts apart, and not the volume; where the worker has its own, that one stays."""
+    theirs = [
+        {"name": "data", "mountPath": "/data", "subPath": "a"},
+        {"name": "data", "mountPath": "/more", "subPath": "b"},
+        {"name": "tmp", "mountPath": "/cache"},
+        {"name": "data", "mountPath": SHARED_MEMORY},
+    ]
+    template = {"spec": {"containers": [{"name": "trial", "volumeMounts": theirs}]}}
+    mounts = {item["mountPath"]: item for item in container(podTemplate=template)["volumeMounts"]}
+    assert [mounts[item["mountPath"]] for item in theirs[:3]] == theirs[:3]
+    assert mounts[SHARED_MEMORY]["name"] == "shared-memory"
+    assert mounts[TEMPORARY] == {"name": "tmp", "mountPath": TEMPORARY}
+
+
+@pytest.mark.parametrize(
+    "credentials", [[{"name": "mine"}], [{"name": ["mine"]}], [{}], ["mine"], {"name": "mine"}, None]
+)
+def test_registry_credentials_are_added_to_those_of_the_platform(credentials: Any) -> None:
+    """What cannot be merged by its name gives way."""
+    spec = a_spec(trial=DIGITS_TRIAL | {"podTemplate": {"spec": {"imagePullSecrets": credentials}}})
+    defaults = WorkerDefaults("trial:1", image_pull_secrets=("platform",))
+    names = worker_job(a_study(spec=spec), index=0, defaults=defaults)["spec"]["template"]["spec"]["imagePullSecrets"]
+    assert names == ([{"name": "mine"}] if credentials == [{"name": "mine"}] else []) + [{"name": "platform"}]
 
 
 def test_merging_changes_neither_side() -> None:

@@ -1,9 +1,10 @@
 """The Job of one worker slot, under the restricted Pod Security standard."""
 
 import copy
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, TypeGuard
 
 from tuning_api import naming
 from tuning_api.contract import Env, ExitCode
@@ -75,6 +76,27 @@ def worker_job(study: Study, *, index: int, defaults: WorkerDefaults) -> Documen
             "template": _pod_template(study, labels=labels, defaults=defaults),
         },
     }
+
+
+def clashes(job: Document) -> Iterator[str]:
+    """Names in a Job that have two sources, such as a podTemplate's beside the worker's own, in words."""
+    pod = job["spec"]["template"]["spec"]
+    for volume in pod["volumes"]:
+        yield from _clash(f"volumes: {volume['name']}", volume)
+    for container in pod["containers"]:
+        for variable in container.get("env", []):
+            origin = variable.get("valueFrom")
+            sources = {"value": variable.get("value") or None} | (origin if isinstance(origin, dict) else {})
+            yield from _clash(f"containers: env: {variable['name']}", sources)
+
+
+def _clash(name: str, sources: Document) -> Iterator[str]:
+    found = sorted(key for key, value in sources.items() if key != "name" and value is not None)
+    if len(found) > 1:
+        yield (
+            f"spec.trial.podTemplate.spec.{name} has {' and '.join(found)}, and what has one name has one source: remove"
+            " one, or choose another name where the worker has its own by this one"
+        )
 
 
 def _failure_rules() -> list[Document]:
@@ -225,19 +247,25 @@ def merge(theirs: Document, ours: Document) -> Document:
         before = merged.get(key)
         if isinstance(before, dict) and isinstance(value, dict):
             merged[key] = merge(before, value)
-        elif isinstance(before, list) and _are_named(before) and _are_named(value):
-            merged[key] = _merge_by_name(before, value)
+        elif _are_named(before, key) and _are_named(value, key):
+            merged[key] = _merge_by_name(before, value, _name_in(key))
         else:
             merged[key] = copy.deepcopy(value)
     return merged
 
 
-def _are_named(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(item, dict) and "name" in item for item in value)
+def _name_in(key: str) -> str:
+    """Which field tells the items of a list apart (the API's patchMergeKey): a volume may be mounted in several places."""
+    return "mountPath" if key == "volumeMounts" else "name"
 
 
-def _merge_by_name(theirs: list[Document], ours: list[Document]) -> list[Document]:
-    named = {item["name"]: item for item in theirs}
+def _are_named(value: object, key: str) -> TypeGuard[list[Document]]:
+    name = _name_in(key)
+    return isinstance(value, list) and all(isinstance(item, dict) and isinstance(item.get(name), str) for item in value)
+
+
+def _merge_by_name(theirs: list[Document], ours: list[Document], name: str) -> list[Document]:
+    named = {item[name]: item for item in theirs}
     for item in ours:
-        named[item["name"]] = merge(named.get(item["name"], {}), item)
+        named[item[name]] = merge(named.get(item[name], {}), item)
     return list(named.values())
