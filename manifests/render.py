@@ -1,4 +1,4 @@
-"""Generates what is generated: the CRD (here and in the chart) and the chart as plain manifests.
+"""Generates what is generated: the CRD (here and in the chart), a policy of the chart, and the chart as plain manifests.
 
     python -m manifests.render           writes the files
     python -m manifests.render --check   fails with a diff when the committed files are not these
@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from cluster import binaries
+from manifests import pod_policy
 
 from tuning_api.crd import crd, to_yaml
 
@@ -76,6 +77,7 @@ def generated() -> dict[Path, str]:
     return {
         ROOT / "manifests" / "crd.yaml": header + definition,
         CHART / "templates" / "crd.yaml": _chart_crd(definition),
+        CHART / "templates" / "operator" / "podpolicy.yaml": pod_policy.chart_template(),
         ROOT / "manifests" / "install.yaml": GENERATED.format(source="the chart") + INSTALL_HEADER + _rendered_chart(),
     }
 

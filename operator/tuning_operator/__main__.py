@@ -108,7 +108,11 @@ def wire(settings: OperatorSettings, metrics: Metrics) -> tuple[Controller, Optu
         connections=settings.namespace_connections,
     )
     executor = KubernetesExecutor(
-        gateway, tenancy=tenancy, worker_url=settings.worker_url, defaults=settings.worker_defaults
+        gateway,
+        tenancy=tenancy,
+        worker_url=settings.worker_url,
+        defaults=settings.worker_defaults,
+        restriction=settings.restriction,
     )
     studies = OptunaStudies(tenancy)
     controller = Controller(

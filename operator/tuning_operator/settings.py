@@ -13,6 +13,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from tuning_api.naming import CHARTS_ROLE
+from tuning_operator.decide.pod_templates import Restriction
 from tuning_operator.render.job import CERTIFICATE_PATH, WorkerDefaults
 
 DRIVER = "postgresql+psycopg2"
@@ -155,6 +156,10 @@ class OperatorSettings(DatabaseSettings):
     """Names of Secrets, comma-separated."""
     tmp_size: str | None = Field(default=None, min_length=1)
     """How much a worker may write to /tmp, as a quantity such as 20Gi; default: as much as the node has."""
+    pod_templates: Literal["any", "restricted"] = "any"
+    """What studies may ask for in trial.podTemplate: whatever a pod may have, or what decide/pod_templates.py allows."""
+    pod_template_secrets: Annotated[tuple[str, ...], NoDecode] = ()
+    """Names of Secrets that restricted podTemplates may name, comma-separated."""
     charts_url_external: str = Field(default="http://localhost:8000", validation_alias="TUNING_CHARTS_URL")
     """Where people reach the charts server; the start of every link."""
     charts_link_days: float = Field(default=7, gt=0, le=3650)
@@ -176,7 +181,7 @@ class OperatorSettings(DatabaseSettings):
             raise ValueError(msg)
         return self
 
-    @field_validator("namespaces", "trial_image_pull_secrets", mode="before")
+    @field_validator("namespaces", "trial_image_pull_secrets", "pod_template_secrets", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part for part in value.replace(",", " ").split() if part) if isinstance(value, str) else value
@@ -203,6 +208,13 @@ class OperatorSettings(DatabaseSettings):
             certificate=self._certificate,
             tmp_size=self.tmp_size,
         )
+
+    @property
+    def restriction(self) -> Restriction | None:
+        """What restricts podTemplates; None if nothing does."""
+        if self.pod_templates == "any":
+            return None
+        return Restriction(frozenset(self.pod_template_secrets), frozenset(self.trial_image_pull_secrets))
 
 
 class ChartsSettings(DatabaseSettings):

@@ -98,10 +98,15 @@ def environment(objects: list[Document], component: str) -> dict[str, Document]:
     return {item["name"]: item for item in main_container(pod(objects, component))["env"]}
 
 
-def install_rights(kubectl: Kubectl, *, release: str, namespace: str, watched: list[str]) -> str:
-    """Apply a release's ServiceAccount and roles; returns the operator's user name."""
-    objects = render({"watchNamespaces": watched}, release=release, namespace=namespace)
-    kinds = ("ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding")
+RIGHTS = ("ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding")
+POLICIES = ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
+
+
+def install_rights(
+    kubectl: Kubectl, *, release: str, namespace: str, values: Values | None = None, kinds: tuple[str, ...] = RIGHTS
+) -> str:
+    """Apply a release's ServiceAccount and roles, or what else of the operator; returns the operator's user name."""
+    objects = render(values, release=release, namespace=namespace)
     for item in (item for kind in kinds for item in find_all(objects, kind, component="operator")):
         applied = kubectl.apply(item)
         assert applied.returncode == 0, applied.stderr

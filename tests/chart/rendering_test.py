@@ -24,7 +24,10 @@ from tests.chart.scenarios import DIGEST, SCENARIOS, each_scenario
 from tuning_api import naming
 
 Document = dict[str, Any]
-CLUSTER_SCOPED = {"ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition"}
+POLICIES = {"ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"}
+CLUSTER_SCOPED = {"ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition"} | POLICIES
+LONGEST = {"StatefulSet": 52, "CustomResourceDefinition": 253} | dict.fromkeys(POLICIES, 253)
+"""Characters of a name."""
 COMMON_LABELS = {
     "app.kubernetes.io/name": "tuningstudy-operator",
     "app.kubernetes.io/instance": "tuning",
@@ -65,7 +68,7 @@ def test_names_are_unique_and_fit(values: Document) -> None:
     names = [(item["kind"], item["metadata"].get("namespace"), item["metadata"]["name"]) for item in objects]
     assert len(names) == len(set(names))
     for kind, _, name in names:
-        assert len(name) <= {"StatefulSet": 52, "CustomResourceDefinition": 253}.get(kind, 63)
+        assert len(name) <= LONGEST.get(kind, 63)
         assert kind != "Service" or re.fullmatch(r"[a-z][-a-z0-9]*[a-z0-9]", name)
     for label in (label for item in objects for label in item["metadata"]["labels"].values()):
         assert len(label) <= 63
@@ -99,12 +102,12 @@ def test_names_that_look_like_numbers_stay_text() -> None:
     ("scenario", "cluster_scoped"),
     [
         ("defaults", CLUSTER_SCOPED),
-        ("some namespaces", {"ClusterRole", "CustomResourceDefinition"}),
+        ("some namespaces", {"ClusterRole", "CustomResourceDefinition"} | POLICIES),
         ("a namespace admin", set()),
     ],
 )
 def test_served_namespaces_decide_what_is_cluster_wide(scenario: str, cluster_scoped: set[str]) -> None:
-    """With watchNamespaces no ClusterRole is bound to anybody; without CRD and user roles, a namespace admin can install."""
+    """With watchNamespaces no ClusterRole is bound; without CRD, user roles and policies, a namespace admin can install."""
     kinds = {item["kind"] for item in render(SCENARIOS[scenario]) if "namespace" not in item["metadata"]}
     assert kinds == cluster_scoped
 

@@ -229,7 +229,7 @@ def test_the_operator_may_do_its_work_and_no_more(scope: str, kubectl: Kubectl, 
     """As the API server itself sees it, in a namespace that is served, in another one, and cluster-wide."""
     served, is_clusterwide = "default", scope == "all namespaces"
     watched = [] if is_clusterwide else [served]
-    user = install_rights(kubectl, release=namespace, namespace=namespace, watched=watched)
+    user = install_rights(kubectl, release=namespace, namespace=namespace, values={"watchNamespaces": watched})
     expected: dict[Question, bool] = {
         **{(verb, resource, served): True for verb, resource in MAY},
         **{(verb, resource, "kube-system"): is_clusterwide for verb, resource in MAY},

@@ -22,7 +22,14 @@ SCENARIOS: dict[str, dict[str, Any]] = {
         "watchNamespaces": ["research"],
         "crds": {"enabled": False},
         "userRoles": {"enabled": False},
+        "admissionPolicies": {"operator": False},
     },
+    "restricted pod templates": {
+        "podTemplates": "restricted",
+        "podTemplateSecrets": ["checkpoints-s3"],
+        "imagePullSecrets": ["registry-credentials"],
+    },
+    "no admission policies": {"podTemplates": "restricted", "admissionPolicies": {"operator": False}},
     "own database in parts": OWN_DATABASE,
     "own database by URI": {
         **OWN_DATABASE,

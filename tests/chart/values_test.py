@@ -31,6 +31,7 @@ OTHER: Document = {
     "database.format": "uri",
     "postgresql.storage.size": "9Gi",
     "operator.logFormat": "text",
+    "podTemplates": "restricted",
     "charts.externalUrl": "https://tuning.example.com",
     "charts.service.type": "NodePort",
     "monitoring.serviceMonitor.interval": "1m",
@@ -61,6 +62,7 @@ GROUNDS: dict[str, Document] = {
     "charts.service.nodePort": {"charts": {"service": {"type": "NodePort"}}},
     "charts.ingress.": {"charts": {"ingress": {"enabled": True, "host": "tuning.example.com"}}},
     "monitoring.serviceMonitor.": {"monitoring": {"serviceMonitor": {"enabled": True}}},
+    "podTemplateSecrets": {"podTemplates": "restricted"},
     "monitoring.prometheusRule.": {"monitoring": {"prometheusRule": {"enabled": True}}},
 }
 """What must be on for a value to matter, by the start of its path."""

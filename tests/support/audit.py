@@ -27,6 +27,8 @@ class Request:
     code: int
     received: datetime
     answered: datetime
+    said: str = ""
+    """The API server's sentence where it refused."""
 
     @property
     def is_write(self) -> bool:
@@ -60,6 +62,7 @@ def requests(log: Path, *, since: datetime, namespace: str | None = None) -> Ite
                 code=event["responseStatus"]["code"],
                 received=received,
                 answered=datetime.fromisoformat(event["stageTimestamp"]),
+                said=event["responseStatus"].get("message", ""),
             )
 
 

@@ -41,17 +41,30 @@ def as_in_the_image(directory: Path) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("TUNING_")} | {"PYTHONPATH": path}
 
 
-def service_account_kubeconfig(plane: ControlPlane, kubectl: Kubectl) -> Path:
-    """A kubeconfig with the rights that the chart gives the operator: what is tested is what is shipped."""
+def service_account_kubeconfig(
+    plane: ControlPlane, kubectl: Kubectl, *, release: str = "tuningstudy-operator", restricted: bool = False
+) -> Path:
+    """A kubeconfig with the rights that the chart gives the operator, and its policies: what is tested is what is shipped.
+
+    Args:
+        plane: Where.
+        kubectl: An administrator's.
+        release: The chart's; another one has another account, and so policies of its own.
+        restricted: Whether podTemplates are.
+    """
     helm = binaries.HELM.ensure() / "helm"
-    command = [str(helm), "template", "tuningstudy-operator", str(ROOT / "charts" / "tuningstudy-operator")]
-    command += ["--namespace", SYSTEM_NAMESPACE, "--show-only", "templates/operator/rbac.yaml"]
+    command = [str(helm), "template", release, str(ROOT / "charts" / "tuningstudy-operator")]
+    command += ["--namespace", SYSTEM_NAMESPACE]
+    for part in ("rbac", "policies", *(["podpolicy"] if restricted else [])):
+        command += ["--show-only", f"templates/operator/{part}.yaml"]
+    if restricted:
+        command += ["--set", "podTemplates=restricted"]
     rendered = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     kubectl.run("create", "namespace", SYSTEM_NAMESPACE)
     kubectl("apply", "-f", "-", stdin=rendered)
     account = next(item for item in yaml.safe_load_all(rendered) if item["kind"] == "ServiceAccount")
     token = kubectl("create", "token", account["metadata"]["name"], "-n", SYSTEM_NAMESPACE, "--duration=2h").strip()
-    return plane.write_kubeconfig("tuningstudy-operator", token=token)
+    return plane.write_kubeconfig(release, token=token)
 
 
 @dataclass

@@ -7,6 +7,7 @@ from pydantic import ValidationError
 from tests.support.tenancy import PASSWORD_KEY, SIGNING_KEY
 
 from tuning_operator.__main__ import MISCONFIGURED, main
+from tuning_operator.decide.pod_templates import Restriction
 from tuning_operator.render.job import CERTIFICATE_PATH
 from tuning_operator.settings import CHARTS_ROLE, ChartsSettings, OperatorSettings
 
@@ -140,6 +141,17 @@ MISTAKES = {
     "a word for a number": ({"DATABASE_URL": URL, "RESYNC_SECONDS": "often"}, "TUNING_RESYNC_SECONDS"),
     "never": ({"DATABASE_URL": URL, "RESYNC_SECONDS": "0"}, "greater than 0"),
 }
+
+
+def test_pod_templates_are_restricted_where_the_platform_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the Secrets that it allows, and the registry credentials that all workers get."""
+    monkeypatch.setenv("TUNING_DATABASE_URL", URL)
+    assert OperatorSettings().restriction is None
+    monkeypatch.setenv("TUNING_POD_TEMPLATES", "restricted")
+    monkeypatch.setenv("TUNING_POD_TEMPLATE_SECRETS", "checkpoints-s3, wandb")
+    monkeypatch.setenv("TUNING_TRIAL_IMAGE_PULL_SECRETS", "registry")
+    restriction = Restriction(frozenset({"checkpoints-s3", "wandb"}), frozenset({"registry"}))
+    assert OperatorSettings().restriction == restriction
 
 
 @pytest.mark.parametrize(("variables", "words"), MISTAKES.values(), ids=MISTAKES)

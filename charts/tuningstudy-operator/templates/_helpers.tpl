@@ -289,3 +289,33 @@ http://{{ include "tuningstudy.fullname" . }}-charts.{{ .Release.Namespace }}.sv
     - ipBlock: {cidr: {{ . | quote }}}
     {{- end }}
 {{- end -}}
+
+{{- /* Admission policies about what the operator's account writes. */ -}}
+
+{{- /* "yes" where they are wanted and the API server knows them. */ -}}
+{{- define "tuningstudy.servesPolicies" -}}
+{{- $served := .Capabilities.APIVersions.Has "admissionregistration.k8s.io/v1" -}}
+{{- if and .Values.admissionPolicies.operator $served }}yes{{ end -}}
+{{- end -}}
+
+{{- /* Name and labels of a policy. They belong to no namespace, so the name holds the release's. Called with (list . "name"). */ -}}
+{{- define "tuningstudy.policyMetadata" -}}
+{{- $root := index . 0 -}}
+name: {{ printf "%s.%s.%s" $root.Release.Namespace (include "tuningstudy.fullname" $root) (index . 1) | quote }}
+labels: {{- include "tuningstudy.labels" (list $root "operator") | nindent 2 }}
+{{- end -}}
+
+{{- define "tuningstudy.isTheOperator" -}}
+{{- $account := printf "system:serviceaccount:%s:%s" .Release.Namespace (include "tuningstudy.fullname" .) -}}
+- {name: is-the-operator, expression: {{ printf "request.userInfo.username == '%s'" $account | quote }}}
+{{- end -}}
+
+{{- /* Called with (list . "name"). */ -}}
+{{- define "tuningstudy.policyBinding" -}}
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicyBinding
+metadata: {{- include "tuningstudy.policyMetadata" . | nindent 2 }}
+spec:
+  policyName: {{ printf "%s.%s.%s" (index . 0).Release.Namespace (include "tuningstudy.fullname" (index . 0)) (index . 1) | quote }}
+  validationActions: [Deny]
+{{- end -}}

@@ -13,13 +13,18 @@ from tuning_api.manifest import ManifestError
 from tuning_api.schema import Document
 from tuning_api.spec import StudySpec
 from tuning_operator.cli.terminal import say
-from tuning_operator.decide import validity
+from tuning_operator.decide import pod_templates, validity
+from tuning_operator.decide.pod_templates import Restriction
 from tuning_operator.local import interpreter
 from tuning_operator.local.errors import BadInputError
 
 
-def validate(file: Path) -> int:
+def validate(file: Path, *, restriction: Restriction | None = None) -> int:
     """Check a manifest, then its model.
+
+    Args:
+        file: The manifest.
+        restriction: What restricts podTemplates in the cluster that it is for, which nothing here can know.
 
     Returns:
         0 when all is well, 1 when trials would fail.
@@ -28,6 +33,8 @@ def validate(file: Path) -> int:
         BadInputError: the manifest itself is wrong.
     """
     document, spec = read(file)
+    if restriction and (fault := next(pod_templates.faults(spec.trial.pod_template or {}, restriction), None)):
+        raise BadInputError(f"{file}: {fault}")
     answer = _ask(["check", "--json", "-"], spec, file=file, capture=True)
     problems = [json.loads(line)["problem"] for line in answer.stdout.splitlines() if line.startswith("{")]
     for problem in problems:

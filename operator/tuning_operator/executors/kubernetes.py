@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any
 
 from sqlalchemy.engine import URL
@@ -11,9 +12,11 @@ from tuning_api.contract import ExitCode
 from tuning_api.spec import GROUP, KIND, VERSION, StudySpec
 from tuning_api.status import Reason, StudyStatus, read_status
 from tuning_operator.cluster import Cluster
+from tuning_operator.decide import pod_templates
+from tuning_operator.decide.pod_templates import Restriction
 from tuning_operator.errors import Conflict, Refused
 from tuning_operator.model import Ending, Study, StudyKey, Trouble, Worker, WorkerState
-from tuning_operator.render.job import WorkerDefaults, worker_job
+from tuning_operator.render.job import WorkerDefaults, clashes, worker_job
 from tuning_operator.render.secret import worker_secret
 from tuning_operator.tenancy import Tenancy
 
@@ -37,16 +40,27 @@ _MOST_DIGITS = 9
 class KubernetesExecutor:
     """Runs the workers of studies as Jobs."""
 
-    def __init__(self, cluster: Cluster, *, tenancy: Tenancy, worker_url: URL, defaults: WorkerDefaults) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        *,
+        tenancy: Tenancy,
+        worker_url: URL,
+        defaults: WorkerDefaults,
+        restriction: Restriction | None = None,
+    ) -> None:
         self._cluster = cluster
         self._tenancy = tenancy
         self._worker_url = worker_url
         self._defaults = defaults
+        self._restriction = restriction
 
     def study(self, key: StudyKey) -> Study | None:
         """See `Executor`. A study that is being deleted is gone for the controller."""
         document = self._document(key)
-        return read_study(document) if document else None
+        if document is None:
+            return None
+        return checked(read_study(document), defaults=self._defaults, restriction=self._restriction)
 
     def glance(self, key: StudyKey) -> Study | None:
         """See `Executor`."""
@@ -128,6 +142,16 @@ def _study(document: Document, *, spec: StudySpec | None, fault: str | None) -> 
         status=read_status(document.get("status")),
         version=metadata.get("resourceVersion", ""),
     )
+
+
+def checked(study: Study, *, defaults: WorkerDefaults, restriction: Restriction | None) -> Study:
+    """The study; if its podTemplate fits no worker, or asks for more than it may, one without a spec but with why not."""
+    template = study.spec.trial.pod_template if study.spec else None
+    if not template:
+        return study
+    excess = pod_templates.faults(template, restriction) if restriction else ()
+    fault = next(chain(excess, clashes(worker_job(study, index=0, defaults=defaults))), None)
+    return replace(study, spec=None, fault=fault) if fault else study
 
 
 def worker_view(job: Document, pods: list[Document]) -> Worker:
