@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
+from tuning_api.limits import shortened
 from tuning_api.schema import Scalar
 from tuning_api.search import (
     EXHAUSTIVE,
@@ -27,6 +28,8 @@ from tuning_api.search import (
 Point = dict[str, Scalar]
 """Values by the names of their parameters; not always of all parameters."""
 
+_LONGEST_VALUE = 80
+"""Characters of a value in a sentence about it."""
 _ON_A_STEP = 1e-8
 """How far from a step a value may lie, in steps: Optuna's own tolerance."""
 _MANY = 10**15
@@ -224,7 +227,7 @@ def faults_of_point(space: Sequence[Parameter], values: Mapping[str, Any]) -> It
         if parameter is None:
             yield f"names {name}, and searchSpace has no such parameter (it has {', '.join(by_name)})"
         elif not fits(parameter, value):
-            yield f"gives {name} the value {value!r}, which is {_not_within(parameter)}"
+            yield f"gives {name} the value {shortened(repr(value), most=_LONGEST_VALUE)}, which is {_not_within(parameter)}"
         elif parameter.when and not is_met(parameter.when, values):
             allowed = " or ".join(map(str, parameter.when.in_))
             condition = f"{parameter.when.parameter} {allowed}"

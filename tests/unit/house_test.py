@@ -93,6 +93,6 @@ def test_every_row_of_the_security_page_names_its_test() -> None:
     ]
     assert len(rows) > 40
     tests = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("*_test.py"))
-    named = [(row[0].strip(), re.findall(r"`([a-z_]+)`", row[-1])) for row in rows]
+    named = [(row[0].strip(), re.findall(r"`([a-z0-9_]+)`", row[-1])) for row in rows]
     assert not [what for what, names in named if not names]
     assert not [(what, name) for what, names in named for name in names if f"def test_{name}(" not in tests]

@@ -97,7 +97,7 @@ def choices(values: Sequence[object], *, path: str, changes: tuple[str, ...] = (
     if any(not isinstance(value, Scalar) for value in values):
         changes += ("lists and mappings are JSON texts now: json.loads in the objective",)
     scalars = [value if isinstance(value, Scalar) else json.dumps(value) for value in values]
-    distinct = {(type(value), value): value for value in scalars}
+    distinct = {(isinstance(value, bool), value): value for value in scalars}  # as in a manifest, 1 is 1.0 and not true
     if len(distinct) < len(scalars):
         changes += ("a value that was there twice is there once",)
     return Dimension({"type": "categorical", "choices": list(distinct.values())}, changes)
