@@ -223,6 +223,7 @@ def test_the_port_forward_opens_the_links(scenario: str, notes: Callable[[str], 
         key="key",
         namespace="research",
         study="digits",
+        uid="uid",
         lifetime=timedelta(days=7),
         now=datetime.now(UTC),
     ).report

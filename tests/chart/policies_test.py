@@ -91,7 +91,7 @@ def _probe(kubectl: Kubectl, account: Account, policy: str) -> str:
 
 def a_secret(**changes: Any) -> Document:
     """The Secret that the operator makes."""
-    return worker_secret(namespace=NAMESPACE, url="postgresql://") | changes
+    return worker_secret(namespace=NAMESPACE, url="postgresql://", certificate=None) | changes
 
 
 def a_job(template: Document | None = None) -> Document:

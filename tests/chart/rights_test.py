@@ -18,11 +18,12 @@ from tuning_operator.model import StudyKey
 from tuning_operator.render.secret import worker_secret
 
 KEY = StudyKey("research", "digits")
-OBJECT = {"metadata": {"namespace": KEY.namespace, "name": KEY.name}}
-SECRET = worker_secret(namespace=KEY.namespace, url="postgresql://")
+OBJECT = {"metadata": {"namespace": KEY.namespace, "name": KEY.name, "uid": "uid"}}
+SECRET = worker_secret(namespace=KEY.namespace, url="postgresql://", certificate=None)
 CALLS: dict[str, Callable[[Cluster], Any]] = {
     "study": lambda cluster: cluster.study(KEY),
     "write_status": lambda cluster: cluster.write_status(KEY, version="1", status={}),
+    "namespace_uid": lambda cluster: cluster.namespace_uid(KEY.namespace),
     "jobs": lambda cluster: cluster.jobs(KEY.namespace, selector="a=b"),
     "job": lambda cluster: cluster.job(KEY.namespace, "job"),
     "create_job": lambda cluster: cluster.create_job(OBJECT),
@@ -99,7 +100,9 @@ def right_of(method: str, path: str) -> Right | None:
     ):  # what there is, whoever signs in may list
         return None
     group = "" if root == "api" else rest.pop(0)
-    _, _, _, resource, *name = rest
+    _, *below = rest
+    # NB: a namespace stands below itself: a Role in it may give the right to read it.
+    resource, *name = below if len(below) == len(("namespaces", "name")) else below[2:]
     verb = {"GET": "get" if name else "list", "POST": "create", "PUT": "update", "DELETE": "delete"}[method]
     # Only this Secret has a name that is known beforehand.
     known = name[0] if resource == "secrets" and name else None
@@ -148,6 +151,7 @@ Question = tuple[str, str, str]
 """Verb, resource (with `/subresource` or `:name`), namespace (empty: all)."""
 
 MAY: list[tuple[str, str]] = [
+    ("get", "namespaces"),
     ("list", f"{PLURAL}.{GROUP}"),
     ("watch", f"{PLURAL}.{GROUP}"),
     ("get", f"{PLURAL}.{GROUP}"),
@@ -191,7 +195,7 @@ MAY_NOT: list[tuple[str, str]] = [
 ]
 MAY_NOT_ANYWHERE: list[Question] = [
     ("list", "namespaces", ""),
-    ("get", "namespaces", ""),
+    ("watch", "namespaces", ""),
     ("list", "nodes", ""),
     ("get", "customresourcedefinitions.apiextensions.k8s.io", ""),
     ("list", "customresourcedefinitions.apiextensions.k8s.io", ""),

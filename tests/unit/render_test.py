@@ -283,11 +283,11 @@ def test_a_certificate_is_in_the_secret_and_where_the_url_says() -> None:
     assert secret["stringData"]["ca.crt"] == "PEM"
     defaults = replace(DEFAULTS, certificate="PEM")
     template = worker_job(a_study(spec=a_spec()), index=0, defaults=defaults)["spec"]["template"]["spec"]
-    volume = next(item for item in template["volumes"] if item["name"] == "database")
-    mount = next(item for item in template["containers"][0]["volumeMounts"] if item["name"] == "database")
+    volume = next(item for item in template["volumes"] if item["name"] == "database-certificate")
+    mount = next(item for item in template["containers"][0]["volumeMounts"] if item["name"] == "database-certificate")
     assert volume["secret"] == {"secretName": naming.WORKER_SECRET, "items": [{"key": "ca.crt", "path": "ca.crt"}]}
     assert (f"{mount['mountPath']}/ca.crt", mount["readOnly"]) == (CERTIFICATE_PATH, True)
-    assert "database" not in {item["name"] for item in pod()["volumes"]}
+    assert "database-certificate" not in {item["name"] for item in pod()["volumes"]}
 
 
 def test_the_platform_says_how_much_a_worker_may_write() -> None:

@@ -203,7 +203,9 @@ def _volumes(study: Study, defaults: WorkerDefaults) -> list[Document]:
     ]
     if defaults.certificate:
         item = {"key": naming.WORKER_SECRET_CA, "path": naming.WORKER_SECRET_CA}
-        volumes.append({"name": "database", "secret": {"secretName": naming.WORKER_SECRET, "items": [item]}})
+        volumes.append(
+            {"name": "database-certificate", "secret": {"secretName": naming.WORKER_SECRET, "items": [item]}}
+        )
     if name := _code(study):
         volumes.append({"name": "code", "configMap": {"name": name}})
     if claim := _claim(study):
@@ -217,7 +219,9 @@ def _mounts(study: Study, defaults: WorkerDefaults) -> list[Document]:
         {"name": "shared-memory", "mountPath": "/dev/shm"},  # noqa: S108
     ]
     if defaults.certificate:
-        mounts.append({"name": "database", "mountPath": str(PurePosixPath(CERTIFICATE_PATH).parent), "readOnly": True})
+        mounts.append(
+            {"name": "database-certificate", "mountPath": str(PurePosixPath(CERTIFICATE_PATH).parent), "readOnly": True}
+        )
     if _code(study):
         mounts.append({"name": "code", "mountPath": CODE_PATH, "readOnly": True})
     if _claim(study):
