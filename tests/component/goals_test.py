@@ -15,6 +15,7 @@ from tests.support.trial_worker import TrialStudy, a_trial, run
 from tests.support.trial_worker import a_spec as a_workers_spec
 
 from tuning_api.naming import CHARTS_ROLE
+from tuning_api.rows import RowStorage
 from tuning_api.spec import StudySpec
 from tuning_operator import additions
 from tuning_operator.charts.source import PostgresSource
@@ -226,7 +227,10 @@ def test_learning_curves_come_too(studies: OptunaStudies) -> None:
     """The pruner counts complete trials before it begins, and judges by their curves."""
     studies.take_over(KEY, new_spec(), "wide")
     copies = optuna_study(studies, KEY).trials
-    assert [trial.intermediate_values for trial in copies] == [{0: number / 20} for number in range(6)]
+    storage = studies._storage(KEY.namespace)
+    assert isinstance(storage, RowStorage)
+    curves = storage.reports_of(copies)
+    assert [curves[trial._trial_id] for trial in copies] == [{0: number / 20} for number in range(6)]
 
 
 def test_without_a_cluster_studies_beside_each_other_can_be_taken_over(tmp_path: Path) -> None:

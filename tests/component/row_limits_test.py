@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from tests.support.postgres import PostgresServer
 from tests.support.trial_worker import TrialStudy, a_spec
 
 from tuning_api import row_limits as limits
-from tuning_api.contract import EPOCHS_ATTRIBUTE, FAILURE_ATTRIBUTE, OWNER_ATTRIBUTE
-from tuning_trial import database
+from tuning_api.contract import EPOCHS_ATTRIBUTE, FAILURE_ATTRIBUTE, OWNER_ATTRIBUTE, Owner
+from tuning_trial import database, settings, transactions, worker
+from tuning_trial.interrupts import Interrupts
+from tuning_trial.outcomes import Completed, Failed
 
 _INTO_ATTRIBUTES = "INSERT INTO trial_user_attributes (trial_id, key, value_json)"
 _INTO_SYSTEM = "INSERT INTO trial_system_attributes (trial_id, key, value_json)"
@@ -262,3 +265,33 @@ def test_an_objective_is_told_the_same_words_everywhere(optunas: Trial) -> None:
         optunas.set_user_attr("one more", 1)
     optunas.set_user_attr("predictions", 0.7)
     assert optunas.user_attrs["predictions"] == 0.7
+
+
+def test_a_result_that_does_not_fit_beside_all_else_fails_its_trial_and_not_its_worker(
+    postgres_server: PostgresServer, tmp_path: Path
+) -> None:
+    """The trial has filled Optuna's attributes, and its constraints would be more of them."""
+    study = TrialStudy(postgres_server, a_spec())
+    study.add()
+    opened = database.open_study(study.url, study.name, patience=5)
+    storage = database.storage_of(opened)
+    claimed = transactions.claim(
+        storage.engine, study_id=opened._study_id, owner=Owner(id="uid", name="worker"), now=lambda: datetime.now(UTC)
+    )
+    assert claimed is not None
+    own = opened.get_trials(deepcopy=False)[0]
+    with storage.engine.begin() as connection:
+        connection.execute(
+            text(f"{_INTO_SYSTEM} SELECT {claimed.trial_id}, 'x' || i, '1' FROM generate_series(1, {MANY}) AS i")
+        )
+    environment = settings.read(study.environment(tmp_path))
+    at_work = worker._Worker(
+        settings=environment, signals=Interrupts(), study=opened, storage=storage, isolation="fork", grace=1.0
+    )
+    spec = a_spec(constraints=[{"metric": "latency", "max": 1.0}])
+    outcome, _ = worker._end(at_work, own, Completed((0.5,), limited={"latency": 0.5}), None, spec=spec)
+    assert isinstance(outcome, Failed)
+    (ended,) = study.trials()
+    assert ended.state is TrialState.FAIL
+    assert "a trial may have 1000" in ended.user_attrs[FAILURE_ATTRIBUTE]["message"]
+    storage.engine.dispose()

@@ -38,6 +38,12 @@ SCENARIOS: dict[str, tuple[TrialState, str, str]] = {
     "changes the study": (FAIL, "Error", f"{NOT_ITS_TO_CALL}set_user_attr: use trial.set_user_attr"),
     "changes it by force": (FAIL, "Error", "the database refused it (permission denied for table "),
     "suggests otherwise": (FAIL, "Error", "ValueError: Cannot set different distribution kind to the same parameter"),
+    "notes predictions": (
+        FAIL,
+        "Error",
+        "RowRefusedError: trial attribute predictions has 5000000 bytes, and may have 65536: save it as a file in",
+    ),
+    "reports far away": (FAIL, "Error", "RowRefusedError: integer out of range"),
     "is good again": (COMPLETE, "", ""),
 }
 

@@ -122,6 +122,8 @@ SCENARIOS: dict[str, Callable[[Trial], Any]] = {
     "changes the study": lambda trial: trial.study.set_user_attr("tuningstudy:spec", {}),
     "changes it by force": lambda trial: trial.study._storage.set_study_user_attr(trial.study._study_id, "mine", 1),
     "suggests otherwise": lambda trial: trial.suggest_int("quality", 0, 1),
+    "notes predictions": lambda trial: trial.set_user_attr("predictions", [0.5] * 1_000_000),
+    "reports far away": lambda trial: trial.report(0.5, 10**12),
     "is good again": lambda trial: trial.params["quality"],
 }
 

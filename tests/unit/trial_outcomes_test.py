@@ -1,5 +1,6 @@
 """What the end of a trial's process means, as tables."""
 
+import json
 import math
 import signal
 import sys
@@ -7,7 +8,8 @@ import sys
 import pytest
 from optuna.trial import TrialState
 
-from tuning_api.contract import LIMITED_ATTRIBUTE, Failure, FailureReason
+from tuning_api.contract import FAILURE_ATTRIBUTE, LIMITED_ATTRIBUTE, Failure, FailureReason
+from tuning_api.row_limits import LONGEST_FAILURE
 from tuning_trial.errors import InvalidConfigError
 from tuning_trial.outcomes import (
     Completed,
@@ -21,6 +23,7 @@ from tuning_trial.outcomes import (
     Replaced,
     StoppedFor,
     completed,
+    failed,
     failure_of,
     outcome,
     record,
@@ -221,3 +224,13 @@ def test_a_constraint_that_cannot_be_judged_fails_the_trial() -> None:
     assert found == Failed(
         Failure(reason=FailureReason.NOT_FINITE, message="latency is nan at the end of the training")
     )
+
+
+@pytest.mark.parametrize("letter", ["x", "é", "\U0001f600", "\n"])
+def test_a_failure_fits_into_a_row(letter: str) -> None:
+    """However its letters are written in JSON; the sentence stays, and the end of the traceback."""
+    failure = Failure(reason=FailureReason.ERROR, message=letter * 500, details=letter * 8000 + "the end")
+    written = failed(Failed(failure)).attributes[FAILURE_ATTRIBUTE]
+    assert len(json.dumps(written)) <= LONGEST_FAILURE
+    assert written["details"].endswith("the end")
+    assert written["message"] == letter * 500
