@@ -1,79 +1,26 @@
 """Strangers who reach the charts server, and have no link: what they may take of its memory, and for how long."""
 
-import os
 import re
 import socket
-import subprocess
-import sys
-import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
-import psutil
 import pytest
-from tests.support.ports import free_port
-from tests.support.wait import wait_until
+from tests.support.charts_server import ChartsServer, running_charts_server
 
 from tuning_operator.charts.assets import PLOTLY, asset_path
 
 CONNECTIONS = 700
 MOST_MEGABYTES = 50
 """More than before, whatever strangers do: a twentieth of what the chart lets the charts server have."""
-KEYS = {"TUNING_SIGNING_KEY": "0123456789abcdefghijklmnopqrstuv", "TUNING_CHARTS_DATABASE_PASSWORD": "not-a-secret"}
 REQUEST = b"GET /healthz HTTP/1.1\r\nHost: charts\r\n"
-
-
-class ChartsServer:
-    """The real server as a process; its database is away, which strangers never get to."""
-
-    def __init__(self, port: int, process: psutil.Process) -> None:
-        self.port, self._process = port, process
-
-    def connect(self) -> socket.socket:
-        """A connection that sends and receives without waiting long."""
-        connection = socket.create_connection(("127.0.0.1", self.port), timeout=2)
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        return connection
-
-    def megabytes(self) -> float:
-        """What the process that listens holds now."""
-        return float(self._process.memory_info().rss) / 1e6
-
-    def answers(self) -> bool:
-        """Whether a probe is answered."""
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/healthz", timeout=5) as answer:
-                return bool(answer.status == 200)
-        except OSError:
-            return False
-
-
-@contextmanager
-def running_server(log: Path) -> Iterator[ChartsServer]:
-    port = free_port()
-    settings = {
-        "TUNING_DATABASE_HOST": "127.0.0.1",
-        "TUNING_DATABASE_PORT": "1",
-        "TUNING_CHARTS_PORT": str(port),
-        **KEYS,
-    }
-    with log.open("wb") as output:
-        command = [sys.executable, "-m", "tuning_operator", "charts"]
-        process = subprocess.Popen(command, env=os.environ | settings, stdout=output, stderr=output)
-    server = ChartsServer(port, psutil.Process(process.pid))
-    try:
-        wait_until(server.answers, bool, seconds=60, what="the charts server answers")
-        yield server
-    finally:
-        process.terminate()
-        assert process.wait(30) == 0, log.read_text()
 
 
 @pytest.fixture
 def charts_server(tmp_path: Path) -> Iterator[ChartsServer]:
     """One for each attack: what a process has once taken it seldom gives back."""
-    with running_server(tmp_path / "charts.log") as server:
+    with running_charts_server(tmp_path / "charts.log") as server:
         yield server
 
 

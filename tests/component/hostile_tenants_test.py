@@ -3,23 +3,31 @@
 import json
 import os
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from cluster.kubectl import Kubectl
+from sqlalchemy import create_engine
+from sqlalchemy.engine import URL
 from tests.support.builders import a_manifest
+from tests.support.charts_server import most_memory, running_charts_server
 from tests.support.operator_process import OperatorProcess
 from tests.support.study_on_cluster import StudyOnCluster
 from tests.support.wait import wait_until
 
+from tuning_api import naming
 from tuning_api.spec import PLURAL
 
 SOON = 10.0
 """Seconds until another namespace's study has its status, beside those that it takes alone, on a machine that may be busy."""
 MEMORY = 512 * 2**20
 """The chart's limit of the operator."""
+MEMORY_OF_CHARTS = 2**30
+"""The chart's limit of the charts server."""
 LEVELS = 9_900
 """The API server takes 10,000."""
 OBJECTIVE = {"objective": "m:o", "gpus": 0}
@@ -127,12 +135,54 @@ def test_large_objects_do_not_fill_the_operator(
         kubectl("create", "--validate=false", "-f", str(file))
     lives_on(operator, victim, alone=alone)
     says(kubectl, namespace, "large-59", "trial.podTemplate may have 262,144 bytes as JSON")
-    used = peak(operator.pid)
+    used = most_memory(operator.pid)
     print(f"the operator took {used / 2**20:.0f} MiB at most")  # noqa: T201 - what is measured is the figure
     assert used < MEMORY
 
 
-def peak(pid: int) -> int:
-    """The most memory that a process has had, in bytes."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024
+LARGE_ROWS = {
+    "ten attributes of 40 MB": (
+        "INSERT INTO trial_user_attributes (trial_id, key, value_json) SELECT {trial}, 'mine-' || i,"
+        " '\"' || repeat('x', 40000000) || '\"' FROM generate_series(1, 10) AS i"
+    ),
+    "two million reports": (
+        "INSERT INTO trial_intermediate_values (trial_id, step, intermediate_value, intermediate_value_type)"
+        " SELECT {trial}, i, 0.5, 'FINITE' FROM generate_series(0, 1999999) AS i"
+    ),
+}
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("rows", LARGE_ROWS.values(), ids=LARGE_ROWS)
+def test_large_rows_of_before_the_limits_do_not_fill_the_operator_or_the_charts_server(
+    *,
+    operator: OperatorProcess,
+    kubectl: Kubectl,
+    namespace: str,
+    victim: StudyOnCluster,
+    alone: float,
+    database: URL,
+    tmp_path: Path,
+    rows: str,
+) -> None:
+    """A worker's role is refused them today; who reads them all the same needs no more memory than for any study."""
+    study = StudyOnCluster(kubectl, namespace, "rows")
+    study.apply()
+    study.wait_for_trials("waiting", 1)
+    of_first = "(SELECT trial_id FROM trials WHERE number = 0)"
+    with create_engine(database).begin() as connection:
+        connection.exec_driver_sql(f"SET search_path = {naming.database_schema(namespace)}")
+        connection.exec_driver_sql(
+            f"UPDATE trials SET state = 'COMPLETE', datetime_start = now(), datetime_complete = now() WHERE number = 0;"
+            f" INSERT INTO trial_values (trial_id, objective, value, value_type) VALUES ({of_first}, 0, 0.5, 'FINITE')"
+        )
+        connection.exec_driver_sql(rows.format(trial=of_first))
+    lives_on(operator, victim, alone=alone)
+    study.wait_for_trials("complete", 1)
+    assert most_memory(operator.pid) < MEMORY
+    link = urlsplit(study.status()["charts"]["report"])
+    with running_charts_server(tmp_path / "charts.log", database=database) as charts:
+        for page in ("", "data", "figures", "report.html", "trials.json"):
+            with urllib.request.urlopen(f"http://127.0.0.1:{charts.port}{link.path}{page}", timeout=60) as answer:
+                assert answer.status == 200
+        assert charts.peak() < MEMORY_OF_CHARTS
