@@ -19,6 +19,8 @@ from tuning_operator.handlers import EXIT_SECONDS, JOBS, STUDIES
 SIGN_IN_SECONDS = 3.0
 """Between two attempts to sign in."""
 AGAIN_SECONDS = 2.0
+_WATCH = "watcher for "
+"""How the names of Kopf's tasks begin that watch."""
 LIST_PAGE = 10
 """Objects that are listed at once. A list is read whole, and a tenant's study may have 1.5 MB."""
 CONNECTIONS = 50
@@ -116,6 +118,16 @@ def register_login(registry: kopf.OperatorRegistry, *, watches: int) -> None:
             server=found.server, default_namespace=found.default_namespace, aiohttp_session=session
         )
 
+    @kopf.on.cleanup(registry=registry)
+    async def end_watches(**_: Any) -> None:
+        """When one watch has failed, Kopf leaves the other where it is, and closes the session.
+
+        NB: that one would then wait for ever to sign in again (kopf 1.45: `api.stream` may take its end for a pause).
+        """
+        for task in asyncio.all_tasks():
+            if task.get_name().startswith(_WATCH):
+                task.cancel()
+
 
 def open_session(credentials: kopf.ConnectionInfo, *, connections: int) -> aiohttp.ClientSession:
     """Kopf's way to the API server, as Kopf would make it, but that answers are read by `answers`.
@@ -158,7 +170,11 @@ class _Lines:
         return getattr(self._body, name)
 
     async def iter_chunked(self, size: int) -> AsyncIterator[bytes]:
-        """The lines of a watch, each as soon as it is there; one that broke off in the middle as it is."""
+        """The lines of a watch, each as soon as it is there.
+
+        Raises:
+            ClientPayloadError: it broke off in the middle of one, as connections do; Kopf then watches from there.
+        """
         rest = bytearray()
         async for chunk in self._body.iter_chunked(size):
             rest += chunk
@@ -166,7 +182,7 @@ class _Lines:
             for line in filter(None, lines):
                 yield await asyncio.to_thread(_essence_of_line, bytes(line))
         if rest:
-            yield bytes(rest)
+            raise aiohttp.ClientPayloadError("the watch ended in the middle of a line")
 
 
 def _essence_of_line(line: bytes) -> bytes:

@@ -69,13 +69,27 @@ def test_an_operator_outlives_a_moment_in_which_nobody_is_known(
     assert process.is_running
 
 
-def test_a_watch_that_ends_in_the_middle_of_a_line_ends_the_operator_as_one_that_may_start_again(
+def test_a_watch_that_ends_in_the_middle_of_a_line_goes_on(
     operator: tuple[OperatorProcess, ApiProxy], kubectl: Kubectl, namespace: str
 ) -> None:
-    """Kopf cannot read the rest. What is wrong then is not a setting, and its exit code must not say so."""
+    """As one does that is cut between two lines."""
     process, proxy = operator
     proxy.cuts = True
+    study = StudyOnCluster(kubectl, namespace)
+    study.apply(suspend=True)
+    wait_until(lambda: proxy.cut, lambda times: times > 1, seconds=60, what="watches were cut")
+    proxy.cuts = False
+    study.wait_for("Suspended", seconds=60)
+    assert process.is_running
+
+
+def test_a_watch_that_cannot_go_on_ends_the_operator_as_one_that_may_start_again(
+    operator: tuple[OperatorProcess, ApiProxy], kubectl: Kubectl, namespace: str
+) -> None:
+    """It would be deaf. What is wrong then is not a setting, and its exit code must not say so."""
+    process, proxy = operator
+    proxy.breaks = True
     StudyOnCluster(kubectl, namespace).apply(suspend=True)
     code = wait_until(process.exit_code, lambda code: code is not None, seconds=60, what="the operator has ended")
     assert code == 1
-    assert "JSONDecodeError" in process.log
+    assert "WatchingError" in process.log

@@ -30,8 +30,12 @@ class ApiProxy:
         self.refused = 0
         """Requests that were answered with 401."""
         self.refuses = False
+        self.breaks = False
+        """Whether a watch says that it cannot go on, which no client can mend."""
         self.cuts = False
         """Whether a watch ends in the middle of its first line, as if all had been said."""
+        self.cut = 0
+        """Watches that did."""
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -100,8 +104,12 @@ class ApiProxy:
             passed = web.StreamResponse(status=answer.status, headers=headers)
             await passed.prepare(request)
             async for part in answer.content.iter_any():
+                if self.breaks and request.query.get("watch"):
+                    await passed.write(b'{"type":"ERROR","object":{"kind":"Status","code":500}}\n')
+                    break
                 if self.cuts and request.query.get("watch"):
                     await passed.write(part[: len(part) // 2])
+                    self.cut += 1
                     break
                 await passed.write(part)
             await passed.write_eof()
