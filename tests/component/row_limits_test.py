@@ -288,7 +288,7 @@ def test_a_result_that_does_not_fit_beside_all_else_fails_its_trial_and_not_its_
     at_work = worker._Worker(
         settings=environment, signals=Interrupts(), study=opened, storage=storage, isolation="fork", grace=1.0
     )
-    spec = a_spec(constraints=[{"metric": "latency", "max": 1.0}])
+    spec = a_spec(constraints=[{"metric": "latency", "upper": 1.0}])
     outcome, _ = worker._end(at_work, own, Completed((0.5,), limited={"latency": 0.5}), None, spec=spec)
     assert isinstance(outcome, Failed)
     (ended,) = study.trials()
