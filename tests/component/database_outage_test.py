@@ -28,8 +28,8 @@ from tests.support.wait import wait_until
 from tuning_api import contract
 from tuning_api.contract import Env
 
-PASSES = 10
-"""So often the operator looks at the study while the database is away: ten times TUNING_RESYNC_SECONDS, which is 1 here."""
+PASSES = 4
+"""So often the operator looks at the study while the database is away: after 1, 2, 4 and 8 s, ever more slowly."""
 TRIES = 4
 """So often the worker tries to tell how its trial ended: after 0.5, 1, 2 and 4 seconds, ever more slowly."""
 IDLE_SECONDS = "1"
