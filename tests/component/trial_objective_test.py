@@ -44,6 +44,9 @@ SCENARIOS: dict[str, tuple[TrialState, str, str]] = {
         "RowRefusedError: trial attribute predictions has 5000000 bytes, and may have 65536: save it as a file in",
     ),
     "reports far away": (FAIL, "Error", "RowRefusedError: integer out of range"),
+    "logs to a service": (COMPLETE, "", ""),
+    "exits slowly": (COMPLETE, "", ""),
+    "leaves a process": (COMPLETE, "", ""),
     "is good again": (COMPLETE, "", ""),
 }
 
@@ -68,6 +71,7 @@ def scenarios(
 ) -> tuple[dict[str, FrozenTrial], str]:
     """One worker that meets everything that an objective can do."""
     folder = tmp_path_factory.mktemp("objectives")
+    os.environ["FOLDER"] = str(folder)
     study = TrialStudy(postgres_server, an_objective(f"{MODULE}:scenario", timeout="4s"))
     for name in SCENARIOS:
         study.add(scenario=name, quality=0.5)
@@ -98,6 +102,19 @@ def test_every_trial_ends_with_its_reason_and_the_worker_goes_on(
     state, reason, message = SCENARIOS[name]
     assert (trials[name].state, failure(trials[name])["reason"]) == (state, reason), log
     assert message in failure(trials[name])["message"]
+
+
+def test_what_an_objective_leaves_for_its_end_is_written(
+    scenarios: tuple[dict[str, FrozenTrial], str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Exit handlers run, and what they left gets a SIGTERM; those that never end are ended, and cost no result."""
+    trials, log = scenarios
+    folder = tmp_path_factory.getbasetemp() / "objectives0"
+    numbers = {name: trial.number for name, trial in trials.items()}
+    assert (folder / f"service-{numbers['logs to a service']}").read_text() == "the last line"
+    assert (folder / f"left-{numbers['leaves a process']}").read_text() == "the last line\n"
+    assert f"trial {numbers['exits slowly']}: its exit handlers did not end within 1 s, and are ended" in log
+    assert f"trial {numbers['leaves a process']}: what it left running is asked to end: bash (" in log
 
 
 def test_what_an_objective_reports_and_notes_is_recorded(scenarios: tuple[dict[str, FrozenTrial], str]) -> None:

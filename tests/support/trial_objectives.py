@@ -1,8 +1,10 @@
 """Objectives as people write them for Optuna, and one that behaves as its first parameter says."""
 
+import atexit
 import faulthandler
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -104,7 +106,42 @@ def _raise(_trial: Trial) -> None:
     raise ValueError("no such column: price")
 
 
+_SERVICE = "import sys; open(sys.argv[1], 'w').writelines(sys.stdin)"
+
+
+def _log_to_a_service(trial: Trial) -> float:
+    """As W&B does: another process writes what it is sent, and an exit handler sends the last line and waits for it."""
+    written = Path(os.environ["FOLDER"], f"service-{trial.number}")
+    service = subprocess.Popen([sys.executable, "-c", _SERVICE, str(written)], stdin=subprocess.PIPE, text=True)
+
+    def finish() -> None:
+        service.communicate("the last line")
+
+    atexit.register(finish)
+    return 0.5
+
+
+def _exit_slowly(trial: Trial) -> float:
+    atexit.register(time.sleep, 600)
+    return float(trial.params["quality"])
+
+
+def _leave_a_process(trial: Trial) -> float:
+    """One that has something to write when it is asked to end."""
+    written = Path(os.environ["FOLDER"], f"left-{trial.number}")
+    ready = subprocess.Popen(
+        ["bash", "-c", f"trap 'echo the last line > {written}; exit' TERM; echo ready; while true; do sleep 0.05; done"],
+        stdout=subprocess.PIPE,
+    )
+    assert ready.stdout
+    assert ready.stdout.readline()
+    return 0.5
+
+
 SCENARIOS: dict[str, Callable[[Trial], Any]] = {
+    "logs to a service": _log_to_a_service,
+    "exits slowly": _exit_slowly,
+    "leaves a process": _leave_a_process,
     "is good": lambda trial: trial.params["quality"],
     "prunes itself": lambda _: (_ for _ in ()).throw(optuna.TrialPruned()),
     "raises": _raise,

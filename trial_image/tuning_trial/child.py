@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tuning_api.search import Direction, Pruner, Sampler
 from tuning_api.store import StoreError
-from tuning_trial import database, interrupts, keeping, log, outcomes, search
+from tuning_trial import database, interrupts, keeping, leaving, log, outcomes, search
 from tuning_trial.checkpoints import CheckpointFile, ObjectiveFiles
 from tuning_trial.errors import WorkerError
 from tuning_trial.late_reports import LateTrial
@@ -88,9 +88,12 @@ def run(assignment: Assignment, results: Connection, study: optuna.Study | None,
     end_with_parent(parent)
     if study is None:
         log.configure()
+    else:
+        leaving.begin_fork()
     results.send(_result(assignment, results, study))
     if study is not None:
         database.storage_of(study).engine.dispose()
+    leaving.leave(assignment.name)
 
 
 def end_with_parent(parent: int) -> None:

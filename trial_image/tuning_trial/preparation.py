@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from importlib import import_module
 
 from tuning_api.spec import StudySpec, class_paths
-from tuning_trial import forking, samplers
+from tuning_trial import forking, leaving, samplers
 from tuning_trial.log import logger
 from tuning_trial.supervision import Isolation
 
@@ -74,6 +74,7 @@ def _without_collections() -> Iterator[None]:
     try:
         yield
     finally:
+        leaving.remember_files()
         gc.freeze()
         gc.enable()
 

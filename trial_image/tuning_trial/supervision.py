@@ -4,7 +4,8 @@ import math
 import os
 import signal
 import time
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
@@ -14,14 +15,21 @@ from typing import Literal
 import optuna
 
 from tuning_api.schema import seconds
-from tuning_trial import cgroup, child, interrupts
+from tuning_trial import cgroup, child, group, interrupts
 from tuning_trial.child import Assignment
 from tuning_trial.interrupts import Interrupts
+from tuning_trial.log import logger
 from tuning_trial.outcomes import Beat, Ended, Progress, Result, StoppedFor
 
 GRACE_SECONDS = 20.0
-"""From SIGTERM, or from its result, to SIGKILL: enough to end a batch and to close loggers, and well within the pod's
-grace period. A process may not end by itself, with threads or data loader workers that nobody stops."""
+"""For a trial's process to end from SIGTERM, or from its result: enough to end a batch and to close loggers, and well within
+the pod's grace period. A process may not end by itself, with an exit handler that waits for a server."""
+
+_PARTING_SECONDS = 0.2
+"""For what a trial's process has started to see that it has ended, and to end too."""
+_MOMENT_SECONDS = 3.0
+"""From SIGTERM to SIGKILL for what a trial has left running."""
+_POLL_SECONDS = 0.01
 
 Isolation = Literal["fork", "process"]
 
@@ -66,7 +74,8 @@ class _Trial:
             self.is_silent = True
 
 
-def run(
+@contextmanager
+def running(
     assignment: Assignment,
     *,
     study: optuna.Study,
@@ -75,8 +84,11 @@ def run(
     progress_timeout: str | None,
     signals: Interrupts,
     grace: float,
-) -> tuple[Ended, Progress | None]:
-    """Run a trial in a process of its own, and wait for its end.
+) -> Iterator[tuple[Ended, Progress | None]]:
+    """Run a trial in a process of its own.
+
+    What comes of it is known within the context, so that it can be told while the process still runs its exit handlers; after
+    the context nothing of the trial runs.
 
     Args:
         assignment: The trial.
@@ -87,31 +99,38 @@ def run(
         signals: Ends the trial when the worker is asked to stop.
         grace: Seconds that the process has to end, once it sent its result or was asked to stop.
 
-    Returns:
+    Yields:
         How it ended, and how far it came.
     """
     _bury_orphans()
     kills_before = cgroup.oom_kills()
     trial = _start(assignment, study=study, isolation=isolation)
+    end_at = math.inf
     try:
         stopped_for = _watch(trial, signals=signals, timeout=timeout, progress_timeout=progress_timeout)
+        end_at = time.monotonic() + grace
         if stopped_for:
             trial.process.terminate()
-        _await_end(trial, signals=signals, patience=grace)
+        _await(trial, lambda: trial.result is not None or trial.has_ended, signals=signals, until=end_at)
+        if trial.result is None:
+            trial.process.kill()
+            trial.process.join()
+        kills = cgroup.oom_kills()
+        ended = Ended(
+            result=trial.result,
+            exit_code=trial.process.exitcode,
+            stopped_for=stopped_for,
+            was_out_of_memory=kills is not None and kills_before is not None and kills > kills_before,
+            timeout=timeout,
+            progress_timeout=progress_timeout,
+        )
+        yield ended, trial.progress
+        if not _await(trial, lambda: trial.has_ended, signals=signals, until=end_at):
+            logger.warning("%s: its exit handlers did not end within %g s, and are ended", assignment.name, grace)
     finally:
-        _kill(trial.process)
-    kills = cgroup.oom_kills()
-    ended = Ended(
-        result=trial.result,
-        exit_code=trial.process.exitcode,
-        stopped_for=stopped_for,
-        was_out_of_memory=kills is not None and kills_before is not None and kills > kills_before,
-        timeout=timeout,
-        progress_timeout=progress_timeout,
-    )
-    trial.process.close()
-    trial.results.close()
-    return ended, trial.progress
+        _end_group(trial.process, name=assignment.name)
+        trial.process.close()
+        trial.results.close()
 
 
 def _start(assignment: Assignment, *, study: optuna.Study, isolation: Isolation) -> _Trial:
@@ -147,19 +166,36 @@ def _watch(
     return None
 
 
-def _await_end(trial: _Trial, *, signals: Interrupts, patience: float) -> None:
-    deadline = time.monotonic() + patience
-    while not trial.has_ended and time.monotonic() < deadline:
-        trial.wait(signals, until=deadline)
+def _await(trial: _Trial, is_there: Callable[[], bool], *, signals: Interrupts, until: float) -> bool:
+    """Wait for something of the trial, and say whether it came; what it has sent up to then is taken."""
+    while not (came := is_there()) and time.monotonic() < until:
+        trial.wait(signals, until=until)
     trial.receive()
+    return came
 
 
-def _kill(process: BaseProcess) -> None:
-    """End what is left of the process, and of those that it started."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid or 0, signal.SIGKILL)
+def _end_group(process: BaseProcess, *, name: str) -> None:
+    """End what is left of a trial's process and of those that it started; some have still something to write.
+
+    NB: those that end with their parent, such as Python's resource tracker, hear of it by the end of a pipe.
+    """
+    number = process.pid or 0
+    if left := _wait_for_end(number, seconds=_PARTING_SECONDS):
+        logger.info("%s: what it left running is asked to end: %s", name, ", ".join(left))
+        group.signal(number, signal.SIGTERM)
+        if left := _wait_for_end(number, seconds=_MOMENT_SECONDS):
+            logger.warning("%s: killed what did not end within %g s: %s", name, _MOMENT_SECONDS, ", ".join(left))
+    group.signal(number, signal.SIGKILL)
     process.kill()
     process.join()
+
+
+def _wait_for_end(number: int, *, seconds: float) -> list[str]:
+    """Wait until nothing of a group runs; what still does then."""
+    deadline = time.monotonic() + seconds
+    while (left := group.alive(number)) and time.monotonic() < deadline:
+        time.sleep(_POLL_SECONDS)
+    return left
 
 
 def _bury_orphans() -> None:

@@ -258,7 +258,6 @@ def _isolation(worker: _Worker, spec: StudySpec) -> Isolation:
 
 def _run_trial(worker: _Worker, claimed: Claimed) -> Outcome:
     started = time.monotonic()
-    progress: Progress | None = None
     spec = _spec_of(claimed.spec, study=worker.study.study_name)
     # NB: Optuna's cache does not know a trial that was claimed by SQL until all are read; it raises KeyError before.
     trials = worker.study.get_trials(deepcopy=False)
@@ -267,7 +266,7 @@ def _run_trial(worker: _Worker, claimed: Claimed) -> Outcome:
     checkpoint = _checkpoint(worker.settings, claimed, line)
     assignment = _assign(worker, own, spec, trials=trials, line=line, checkpoint=checkpoint)
     if isinstance(assignment, Assignment):
-        ended, progress = supervision.run(
+        with supervision.running(
             assignment,
             study=worker.study,
             isolation=_isolation(worker, spec),
@@ -275,12 +274,11 @@ def _run_trial(worker: _Worker, claimed: Claimed) -> Outcome:
             progress_timeout=spec.trial.progress_timeout,
             signals=worker.signals,
             grace=worker.grace,
-        )
-        outcome = outcomes.outcome(ended)
+        ) as (ended, reached):
+            outcome, progress = _end(worker, own, outcomes.outcome(ended), reached, spec=spec)
         shutil.rmtree(assignment.folder, ignore_errors=True)
     else:
-        outcome = assignment
-    outcome, progress = _end(worker, own, outcome, progress, spec=spec)
+        outcome, progress = _end(worker, own, assignment, None, spec=spec)
     if checkpoint and isinstance(outcome, Completed | Pruned | Failed):
         if isinstance(outcome, Completed) and _keep(spec):
             _tidy_up(worker, spec)
