@@ -88,6 +88,34 @@ def test_no_trial_is_pruned_when_nothing_would_be_saved(
 
 
 @pytest.mark.parametrize(
+    ("trainer", "prune_from", "reports", "result"),
+    [
+        ({"max_epochs": 1, "val_check_interval": 0.5}, 0, 1, Pruned()),
+        ({"max_epochs": 1, "val_check_interval": 0.5}, 1, 2, Completed((0.5,))),
+        ({"max_epochs": -1, "max_steps": 4}, 0, 1, Pruned()),
+        ({"max_epochs": -1, "max_steps": 4}, 1, 2, Completed((0.5,))),
+        ({"max_epochs": -1, "max_steps": 2}, 0, 1, Completed((0.5,))),
+        ({"max_epochs": 2, "min_epochs": 1, "val_check_interval": 0.5}, 0, 2, Pruned()),
+    ],
+)
+def test_a_training_is_pruned_at_each_report_but_its_last(
+    trainer: dict[str, Any], prune_from: int, reports: int, result: Pruned | Completed, tmp_path: Path
+) -> None:
+    """In a single epoch too, and whatever ends the training: there are two batches in an epoch."""
+    study = Study(prune_from=prune_from)
+    assert study.run(a_config(trainer=trainer), tmp_path) == result
+    assert len(study.reports) == reports
+
+
+def test_a_training_that_ends_by_itself_is_not_pruned_any_more(tmp_path: Path) -> None:
+    """Its value would be lost and nothing saved: max_time, the model or a callback has stopped it at this validation."""
+    study = Study(prune_from=1)
+    config = a_config(trainer={"max_epochs": 9, "callbacks": [{"class_path": f"{MODULE}.StopInTheSecondEpoch"}]})
+    assert study.run(config, tmp_path) == Completed((0.5,))
+    assert len(study.reports) == 2
+
+
+@pytest.mark.parametrize(
     ("trainer", "steps"),
     [
         ({"max_epochs": 4, "check_val_every_n_epoch": 2}, [0, 1]),
@@ -107,6 +135,23 @@ def test_a_metric_of_the_training_is_reported_at_the_end_of_its_epoch(tmp_path: 
     study = Study(metrics=["train_metric"])
     assert study.run(a_config(quality=0.5), tmp_path) == Completed((0.25,))
     assert study.reports == [(0, 0.25), (1, 0.25), (2, 0.25)]
+
+
+@pytest.mark.parametrize("first", [0, 2])
+@pytest.mark.parametrize("where", ["step", "epoch end", "validation"])
+def test_the_last_report_is_the_value_of_the_trial_wherever_the_metric_is_logged(
+    where: str, first: int, tmp_path: Path
+) -> None:
+    """The mean of an epoch, and not its last batch; of the epoch that has ended, and not of the one before it."""
+    study = Study(metrics=["metric"])
+    config = a_config(model="Logging", where=where, first=first, trainer={"max_epochs": 4})
+    if first:
+        # Whether a later epoch would log it cannot be known.
+        with pytest.raises(MissingMetricError):
+            study.run(config, tmp_path)
+        return
+    assert study.run(config, tmp_path) == Completed((3.0,))
+    assert study.reports == [(0, 0.0), (1, 1.0), (2, 2.0), (3, 3.0)]
 
 
 def test_a_model_without_validation_can_be_tuned_too(tmp_path: Path) -> None:

@@ -62,6 +62,40 @@ class Model(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.01)
 
 
+class Logging(Model):
+    """Logs `metric` where it is told to, from an epoch on: the number of the epoch, in steps as the mean of two batches."""
+
+    def __init__(self, where: str, first: int = 0) -> None:
+        super().__init__()
+        self.where, self.first = where, first
+
+    def training_step(self, batch: Any, index: int) -> Tensor:
+        if self.where == "step":
+            spread = 1.0 if index else -1.0
+            self._log(on_step=True, on_epoch=True, spread=spread)
+        return super().training_step(batch, index)
+
+    def on_train_epoch_end(self) -> None:
+        if self.where == "epoch end":
+            self._log()
+
+    def validation_step(self, batch: Any, index: int) -> None:
+        super().validation_step(batch, index)
+        if self.where == "validation":
+            self._log()
+
+    def _log(self, *, spread: float = 0.0, **options: bool) -> None:
+        if self.current_epoch >= self.first:
+            self.log("metric", float(self.current_epoch) + spread, **options)
+
+
+class StopInTheSecondEpoch(pl.Callback):
+    """Ends the training before its validation."""
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
+        trainer.should_stop = trainer.current_epoch == 1
+
+
 class Scenario(Model):
     """Does what `scenario` says in the first training step."""
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytorch_lightning as pl
 from optuna.exceptions import TrialPruned
 from optuna.trial import BaseTrial
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks import Callback, Checkpoint
 from typing_extensions import override
 
 from tuning_trial.errors import InvalidConfigError, MissingMetricError
@@ -34,9 +34,10 @@ class ReportAndPrune(Callback):
     an epoch, Lightning's default, a step is an epoch, and `nWarmupSteps: 10` spares the first ten. With
     `check_val_every_n_epoch: 2` it spares ten validations, which are twenty epochs; with `val_check_interval: 0.5` five.
 
-    A metric that only the training logs (`train_loss`) is reported at the end of each training epoch instead.
+    A metric that the training logs (`train_loss`) is reported at the end of each training epoch instead, where Lightning has
+    its mean. It is the training's if it was there before a validation began.
 
-    A trial is not pruned in its last epoch, since nothing would be saved and its value would be lost, nor before
+    A trial is not pruned at its last report, since nothing would be saved and its value would be lost, nor before
     `min_epochs` and `min_steps`, which Lightning trains in any case.
     """
 
@@ -67,6 +68,7 @@ class ReportAndPrune(Callback):
         self._step = 0
         self._logged_in: _LoggedIn | None = None
         self._has_validated = False
+        self._was_there = False
         self._curve: dict[int, float] = {}
 
     def position(self) -> dict[str, Any]:
@@ -95,6 +97,13 @@ class ReportAndPrune(Callback):
         self._tell_progress(Progress(epochs=trainer.current_epoch, max_epochs=_max_epochs(trainer)))
 
     @override
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Have the ends of epochs told, and as the last callback."""
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        if not any(isinstance(callback, _EpochEnd) and callback.report is self for callback in callbacks):
+            callbacks.append(_EpochEnd(self))
+
+    @override
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
@@ -115,31 +124,32 @@ class ReportAndPrune(Callback):
         self._beat()
 
     @override
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Look which metrics the training has logged."""
+        self._was_there = self._are_logged(trainer)
+
+    @override
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Report what was validated."""
         if trainer.sanity_checking:
             return
         self._has_validated = True
         if self._logged_in is None and self._are_logged(trainer):
-            self._logged_in = _LoggedIn.VALIDATION
+            self._logged_in = _LoggedIn.TRAINING if self._was_there else _LoggedIn.VALIDATION
         if self._logged_in is _LoggedIn.VALIDATION:
-            self._report(trainer)
+            self._report(trainer, may_stop=_trains_to_another_validation(trainer))
 
-    @override
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Report what only the training logs, and tell how far it is."""
+    def end_epoch(self, trainer: pl.Trainer) -> None:
+        """Report what the training logs, and tell how far it is."""
         if self._logged_in is None and self._are_logged(trainer):
             self._logged_in = _LoggedIn.TRAINING
         if self._logged_in is _LoggedIn.TRAINING:
-            self._report(trainer)
+            self._report(trainer, may_stop=_trains_on(trainer, epochs=trainer.current_epoch + 1))
         self._tell_progress(Progress(epochs=trainer.current_epoch + 1, max_epochs=_max_epochs(trainer)))
 
     @override
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Refuse a metric that a whole epoch with its validation did not log: it would never prune.
-
-        Not a moment earlier: a module may log in its own `on_train_epoch_end`, which comes after ours.
-        """
+        """Refuse a metric that a whole epoch with its validation did not log: it would never prune."""
         if trainer.current_epoch and self._logged_in is None and (self._has_validated or not trainer.enable_validation):
             self.last_values(trainer)
 
@@ -154,7 +164,7 @@ class ReportAndPrune(Callback):
     def _are_logged(self, trainer: pl.Trainer) -> bool:
         return all(metric in trainer.callback_metrics for metric in self._metrics)
 
-    def _report(self, trainer: pl.Trainer) -> None:
+    def _report(self, trainer: pl.Trainer, *, may_stop: bool) -> None:
         values = self.last_values(trainer)
         shown = ", ".join(f"{metric}={value:.6g}" for metric, value in values.items())
         epochs = _max_epochs(trainer)
@@ -163,9 +173,30 @@ class ReportAndPrune(Callback):
             value = next(iter(values.values()))
             self._curve[self._step] = value
             should_prune = self._judge(value, self._step)
-            if should_prune and _may_stop(trainer):
+            if should_prune and may_stop:
                 self.pruned = trainer.should_stop = True
         self._step += 1
+
+
+class _EpochEnd(Checkpoint):
+    """Tells a callback when an epoch has ended, after the model's own `on_train_epoch_end`, which may log the metric.
+
+    NB: Lightning calls only those callbacks there that are an EarlyStopping or a Checkpoint (`_FitLoop.on_advance_end`). It
+    looks for checkpoints when a Trainer is made, which is before this one joins it.
+    """
+
+    def __init__(self, report: ReportAndPrune) -> None:
+        self.report = report
+
+    @override
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.report.end_epoch(trainer)
+
+    @override
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Leave: a later `trainer.test(ckpt_path="best")` asks all checkpoints."""
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        trainer.callbacks = [callback for callback in callbacks if callback is not self]  # type: ignore[attr-defined]
 
 
 class PruningCallback(ReportAndPrune):
@@ -222,6 +253,7 @@ class PruningCallback(ReportAndPrune):
                 f"{type(trainer.strategy).__name__} starts processes of its own, and a trial is one process: set devices to"
                 " 1, and parallelism to the number of GPUs"
             )
+        super().setup(trainer, pl_module, stage)
 
     @override
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -262,7 +294,20 @@ def _max_epochs(trainer: pl.Trainer) -> int | None:
     return trainer.max_epochs if trainer.max_epochs is not None and trainer.max_epochs > 0 else None
 
 
-def _may_stop(trainer: pl.Trainer) -> bool:
-    epochs = trainer.current_epoch + 1
-    is_last = epochs == _max_epochs(trainer)
-    return not is_last and epochs >= (trainer.min_epochs or 0) and trainer.global_step >= (trainer.min_steps or 0)
+def _trains_to_another_validation(trainer: pl.Trainer) -> bool:
+    """Whether another validation would come if nobody stopped the training after this one."""
+    progress = trainer.fit_loop.epoch_loop.batch_progress
+    left = trainer.num_training_batches - progress.current.ready
+    if left > 0 and trainer.current_epoch + 1 == _max_epochs(trainer):
+        # NB: val_check_batch is None where validations come by the clock (val_check_interval: "00:15:00").
+        return left >= (trainer.val_check_batch or 1) and _trains_on(trainer, epochs=trainer.current_epoch)
+    return _trains_on(trainer, epochs=trainer.current_epoch + (left <= 0))
+
+
+def _trains_on(trainer: pl.Trainer, *, epochs: int) -> bool:
+    """Whether training goes on by itself, and could be stopped, after so many epochs.
+
+    NB: `should_stop` is set already where an EarlyStopping, a Timer (`max_time`) or the model has ended the training.
+    """
+    is_over = epochs == _max_epochs(trainer) or 0 <= trainer.max_steps <= trainer.global_step or trainer.should_stop
+    return not is_over and epochs >= (trainer.min_epochs or 0) and trainer.global_step >= (trainer.min_steps or 0)
