@@ -9,8 +9,9 @@ import re
 from enum import IntEnum, StrEnum
 from typing import Any, TypeVar
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from tuning_api.printable import printable
 from tuning_api.schema import Schema
 
 Model = TypeVar("Model", bound=Schema)
@@ -197,3 +198,14 @@ class Failure(Schema):
     reason: FailureReason
     message: str = Field(description="One sentence with the cause")
     details: str | None = Field(default=None, description="The traceback, cut to its last lines")
+
+    @field_validator("message", mode="before")
+    @classmethod
+    def _in_a_line(cls, text: object) -> object:
+        """What the user's code raised may have line ends, and halves of letters (file names of an old encoding)."""
+        return printable(" ".join(text.splitlines())) if isinstance(text, str) else text
+
+    @field_validator("details", mode="before")
+    @classmethod
+    def _printable(cls, text: object) -> object:
+        return printable(text) if isinstance(text, str) else text

@@ -17,6 +17,7 @@ import optuna
 from optuna.exceptions import StorageInternalError, TrialPruned, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
+from tuning_api.contract import Failure
 from tuning_api.search import Direction, Pruner, Sampler
 from tuning_api.store import StoreError
 from tuning_trial import database, interrupts, keeping, leaving, log, outcomes, search
@@ -124,15 +125,17 @@ def _result(assignment: Assignment, results: Connection, study: optuna.Study | N
 
 def _of_exception(error: BaseException) -> DatabaseLost | Failed:
     failure = outcomes.failure_of(error, folders=sys.path)
-    if isinstance(error, StorageInternalError) and database.is_refused(error):
-        # NB: the worker's role may not create trials; Optuna's own sentence speaks of invalid data.
-        words = (
-            f"the database refused it ({database.describe(error)}): a trial may read its study, and change only itself"
-        )
-        return Failed(failure.model_copy(update={"message": words}))
-    if isinstance(error, StorageInternalError | WorkerError):
+    if isinstance(error, WorkerError):
         return DatabaseLost(database.describe(error))
-    return Failed(failure)
+    if not isinstance(error, StorageInternalError):
+        return Failed(failure)
+    if database.is_away(error) or database.is_locked_out(error):
+        return DatabaseLost(database.describe(error))
+    # NB: Optuna's own sentence speaks of invalid data. It may be a name that is too long, or another trial's row: the worker's
+    # role may not write those.
+    why = ": a trial may read its study, and change only itself" if database.is_refused(error) else ""
+    words = f"the database refused it ({database.describe(error)}){why}"
+    return Failed(Failure(reason=failure.reason, message=words, details=failure.details))
 
 
 def _study_of_this_process(assignment: Assignment, study: optuna.Study | None) -> optuna.Study:

@@ -23,6 +23,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 from sqlalchemy import LargeBinary, Table, cast, exc, func, make_url, select
+from typing_extensions import override
 
 from tuning_api import row_limits
 from tuning_api.contract import Env
@@ -59,10 +60,37 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
+_OF_THIS_PROCESS = frozenset({"_patient_caller", "on_wait", "is_patient"})
+
+
 class PatientStorage(RowStorage):
     """Optuna's storage, with retries for as long as the database is away."""
 
     def __init__(self, url: str, *, stopping: Callable[[], bool], patience: float = PATIENCE_SECONDS) -> None:
+        self._be_patient(stopping=stopping, patience=patience)
+        super().__init__(
+            _for_optuna(url),
+            engine_kwargs={
+                "pool_pre_ping": True,
+                "pool_size": 1,
+                "max_overflow": 1,
+                "connect_args": _CONNECT_ARGS.get(make_url(url).get_backend_name(), {}),
+            },
+            skip_compatibility_check=True,
+            skip_table_creation=True,
+        )
+
+    @override
+    def __getstate__(self) -> dict[Any, Any]:
+        """An objective may send its trial to other processes, as joblib does; what belongs to this one stays."""
+        return {name: value for name, value in super().__getstate__().items() if name not in _OF_THIS_PROCESS}
+
+    @override
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        self._be_patient(stopping=lambda: False, patience=PATIENCE_SECONDS)
+        super().__setstate__(state)
+
+    def _be_patient(self, *, stopping: Callable[[], bool], patience: float) -> None:
         caller = stamina.RetryingCaller(
             attempts=None, timeout=patience, wait_initial=0.5, wait_max=_LONGEST_PAUSE_SECONDS, wait_jitter=0.5
         )
@@ -77,17 +105,6 @@ class PatientStorage(RowStorage):
 
         self._patient_caller = caller.on(shall_wait)
         self.is_patient = True
-        super().__init__(
-            _for_optuna(url),
-            engine_kwargs={
-                "pool_pre_ping": True,
-                "pool_size": 1,
-                "max_overflow": 1,
-                "connect_args": _CONNECT_ARGS.get(make_url(url).get_backend_name(), {}),
-            },
-            skip_compatibility_check=True,
-            skip_table_creation=True,
-        )
 
     def patiently(self, call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         """Call, and again for as long as the database is away; then raise what the last call raised."""
