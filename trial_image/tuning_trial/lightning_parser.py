@@ -20,8 +20,10 @@ from jsonargparse import Namespace
 from pytorch_lightning.cli import LightningArgumentParser, LRSchedulerTypeTuple
 from torch.optim import Optimizer
 
-from tuning_trial import lookup
+from tuning_trial import family, lookup
 from tuning_trial.errors import InvalidConfigError, nearest
+
+family.join()
 
 _WHERE = "trial.lightning"
 _KEY = re.compile(r'^Parser key "([^"]+)"')

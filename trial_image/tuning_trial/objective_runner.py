@@ -20,7 +20,7 @@ from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, Trial
 
-from tuning_trial import outcomes
+from tuning_trial import family, outcomes
 from tuning_trial.errors import InvalidConfigError, nearest
 from tuning_trial.late_reports import LateTrial
 from tuning_trial.lookup import find_module
@@ -57,6 +57,7 @@ def load(path: str) -> Objective:
 
 
 def _import(name: str) -> ModuleType:
+    family.join_unless_installed()
     try:
         return find_module(name)
     except InvalidConfigError as error:

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from importlib import import_module
 
 from tuning_api.spec import StudySpec, class_paths
-from tuning_trial import forking, leaving, samplers
+from tuning_trial import family, forking, leaving, samplers
 from tuning_trial.log import logger
 from tuning_trial.supervision import Isolation
 
@@ -50,6 +50,7 @@ def import_all(spec: StudySpec) -> None:
     if spec.trial.objective:
         from tuning_trial import objective_runner  # noqa: F401, PLC0415 - a trial of Lightning has no use for it
 
+        family.join_unless_installed()
         _import(spec.trial.objective.partition(":")[0])
         logger.info("imported %s in %.1f s", spec.trial.objective, time.monotonic() - started)
         return

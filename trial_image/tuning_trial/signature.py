@@ -11,8 +11,10 @@ from typing import Any, Literal
 import pytorch_lightning as pl
 from pytorch_lightning.utilities.model_helpers import is_overridden
 
-from tuning_trial import lookup
+from tuning_trial import family, lookup
 from tuning_trial.errors import InvalidConfigError
+
+family.join()
 
 Document = dict[str, Any]
 _VALIDATION = "val"
