@@ -1,4 +1,4 @@
-"""A trial that is copied, sent to other processes and used by threads, as under `study.optimize`; on SQLite, without a worker."""
+"""A trial that is copied, sent to other processes and used by threads, as under `study.optimize`; without a worker."""
 
 import copy
 import multiprocessing
@@ -83,7 +83,7 @@ def test_another_process_reports_for_the_trial(study: Study) -> None:
     """As joblib's do; they connect by themselves."""
     trial = study.trial()
     trial.suggest_float("x", 0, 1)
-    assert pickle.loads(pickle.dumps(trial)).params == trial.params
+    assert pickle.loads(pickle.dumps(trial)).params == trial.params  # noqa: S301 - our own
     process = multiprocessing.get_context("spawn").Process(target=_report, args=(trial,))
     process.start()
     process.join()

@@ -1,5 +1,6 @@
 """Lightning as a trial runs it: configurations, refusals in words, reports and pruning; without a database."""
 
+import multiprocessing
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -183,6 +184,31 @@ def test_a_metric_may_come_late_when_validation_does(tmp_path: Path) -> None:
     study = Study()
     result = study.run(a_config(trainer={"max_epochs": 4, "check_val_every_n_epoch": 4}), tmp_path)
     assert result == Completed((0.5,))
+
+
+@pytest.mark.parametrize(
+    "callbacks", [[], [{"class_path": "LearningRateMonitor"}], [{"class_path": "DeviceStatsMonitor"}]]
+)
+def test_models_and_callbacks_that_want_a_logger_have_one(callbacks: list[dict[str, Any]], tmp_path: Path) -> None:
+    """It writes nothing, and no argument is refused for its sake."""
+    config = a_config(model="UsesItsLogger", trainer={"callbacks": callbacks})
+    config["data"] = {"class_path": f"{MODULE}.SavesItsArguments"}
+    assert Study().run(config, tmp_path) == Completed((0.5,))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_trial_prepares_its_data_at_a_time(tmp_path: Path) -> None:
+    """Workers of one machine would download side by side, and read what is half there."""
+    notes = tmp_path / "notes"
+    config = a_config()
+    config["data"] = {"class_path": f"{MODULE}.DownloadsSlowly", "init_args": {"notes": str(notes)}}
+    context = multiprocessing.get_context("fork")
+    trials = [context.Process(target=lambda: Study().run(config, tmp_path)) for _ in range(3)]
+    for trial in trials:
+        trial.start()
+    for trial in trials:
+        trial.join()
+    assert notes.read_text().split() == ["begins", "ends"] * 3
 
 
 def test_nothing_is_written_unless_asked_for(tmp_path: Path) -> None:

@@ -117,6 +117,37 @@ def test_each_fault_is_one_sentence(spec: StudySpec, expected: list[str]) -> Non
     assert rehearsal.faults(spec) == expected
 
 
+@pytest.mark.parametrize(
+    ("trainer", "heads", "fault"),
+    [
+        (
+            {"accelerator": "cpu"},
+            3,
+            "trial.lightning: building it raised ValueError: dim 8 is not divisible by heads 3 (",
+        ),
+        (
+            {"accelerator": "cpu", "strategy": "ddp", "devices": 1},
+            2,
+            "a trial is one process: remove trainer.strategy, there is one device",
+        ),
+        ({"accelerator": "gpu", "strategy": "ddp", "devices": 1}, 2, "a trial is one process: remove trainer.strategy"),
+        ({"accelerator": "cpu", "devices": 2}, 2, "a trial is one process: set devices to 1"),
+        ({"accelerator": "cpu", "barebones": True}, 2, "trial.lightning.trainer: "),
+        ({"accelerator": "gpu", "precision": "16-mixed"}, 2, ""),
+    ],
+)
+def test_what_cannot_be_built_is_a_fault(trainer: dict[str, Any], heads: int, fault: str) -> None:
+    """The model, its data and the Trainer; a GPU that is not on this machine is none."""
+    lightning = {
+        "model": {"class_path": f"{MODULE}.CannotBeBuilt", "init_args": {"heads": heads}},
+        "data": {"class_path": f"{MODULE}.Data"},
+        "trainer": {"max_epochs": 1, "enable_checkpointing": True, "default_root_dir": "${scenario}"} | trainer,
+    }
+    faults = rehearsal.faults(a_study(lightning=lightning))
+    assert len(faults) == (1 if fault else 0), faults
+    assert fault in "".join(faults)
+
+
 def test_a_branch_of_the_space_that_is_never_taken_is_a_fault() -> None:
     """A condition names a value that the other parameter cannot have."""
     space = [

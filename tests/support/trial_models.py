@@ -89,6 +89,48 @@ class Logging(Model):
             self.log("metric", float(self.current_epoch) + spread, **options)
 
 
+class CannotBeBuilt(Model):
+    """Refuses its arguments."""
+
+    def __init__(self, heads: int = 2) -> None:
+        super().__init__()
+        if heads % 2:
+            raise ValueError(f"dim 8 is not divisible by heads {heads}")
+
+
+class UsesItsLogger(Model):
+    """As models do that draw images for their logger; its data has an argument of the same name."""
+
+    def __init__(self, batch_size: int = 3) -> None:  # noqa: ARG002 - it is saved
+        super().__init__()
+        self.save_hyperparameters()
+
+    def on_train_epoch_end(self) -> None:
+        self.logger.experiment.add_image("filters", self.layer.weight)  # type: ignore[union-attr]
+
+
+class SavesItsArguments(Data):
+    """As most do."""
+
+    def __init__(self, batch_size: int = 4) -> None:
+        super().__init__(batch_size)
+        self.save_hyperparameters()
+
+
+class DownloadsSlowly(Data):
+    """Notes when its download begins and ends."""
+
+    def __init__(self, notes: str) -> None:
+        super().__init__()
+        self.notes = notes
+
+    def prepare_data(self) -> None:
+        for word in ("begins", "ends"):
+            with Path(self.notes).open("a") as file:
+                file.write(f"{word}\n")
+            time.sleep(0.3)
+
+
 class StopInTheSecondEpoch(pl.Callback):
     """Ends the training before its validation."""
 

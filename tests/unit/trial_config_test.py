@@ -105,7 +105,6 @@ def test_defaults_suit_a_trial_on_a_read_only_root() -> None:
     assert config == {
         "seed_everything": 5,
         "trainer": {
-            "logger": False,
             "enable_progress_bar": False,
             "enable_model_summary": False,
             "default_root_dir": "/scratch/7",
@@ -117,7 +116,7 @@ def test_defaults_suit_a_trial_on_a_read_only_root() -> None:
 def test_a_person_who_watches_sees_what_lightning_shows() -> None:
     """Its progress bar and its summary of the model."""
     config = with_defaults({}, seed=5, folder=Path("/scratch/7"), is_watched=True)
-    assert config["trainer"] == {"logger": False, "default_root_dir": "/scratch/7"}
+    assert config["trainer"] == {"default_root_dir": "/scratch/7"}
 
 
 def test_what_a_person_chose_wins_over_the_defaults() -> None:

@@ -28,9 +28,9 @@ def substitute(config: dict[str, Any], values: Mapping[str, Scalar], *, absent: 
 def with_defaults(config: Mapping[str, Any], *, seed: int, folder: Path, is_watched: bool = False) -> dict[str, Any]:
     """Fill in what suits a trial, where the person did not choose.
 
-    No logger, no progress bar and no model summary: nobody looks at them, and the root file system is read-only. What is
-    written all the same goes to the trial's folder. Whether checkpoints are written is decided when the callbacks are
-    known (`lightning_runner`).
+    No progress bar and no model summary: nobody looks at them, and the root file system is read-only. What is written all
+    the same goes to the trial's folder. Which logger there is, and whether checkpoints are written, is decided when the
+    Trainer is made (`lightning_runner`).
 
     Args:
         config: The trial's configuration.
@@ -45,7 +45,7 @@ def with_defaults(config: Mapping[str, Any], *, seed: int, folder: Path, is_watc
     if not isinstance(trainer, dict):
         # NB: LightningCLI 2.6 ignores it in silence.
         raise InvalidConfigError("trial.lightning.trainer must be a mapping of the Trainer's arguments")
-    defaults = {"logger": False, "default_root_dir": str(folder)}
+    defaults: dict[str, Any] = {"default_root_dir": str(folder)}
     if not is_watched:
         defaults |= {"enable_progress_bar": False, "enable_model_summary": False}
     chosen = {key: value for key, value in trainer.items() if not (key in defaults and value is None)}

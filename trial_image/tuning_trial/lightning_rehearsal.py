@@ -1,17 +1,22 @@
 """What can be known of a LightningCLI configuration before a study runs: whether its trials can be built, and how one runs."""
 
+import re
+import sys
+import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from jsonargparse import Namespace
 from pytorch_lightning.utilities.model_helpers import is_overridden
 
 from tuning_api.schema import Scalar
 from tuning_api.spec import StudySpec
-from tuning_trial import config, lightning_parser, lightning_runner
-from tuning_trial.errors import InvalidConfigError
+from tuning_trial import config, lightning_parser, lightning_runner, outcomes
+from tuning_trial.errors import InvalidConfigError, TrialError
 from tuning_trial.outcomes import Completed, Failed, Pruned
 from tuning_trial.pruning import ReportAndPrune
 
@@ -19,8 +24,8 @@ _STAND_IN = {"model": {"class_path": "pytorch_lightning.demos.boring_classes.Bor
 """A model that always fits, so that the other parts are checked while the study's own model is at fault."""
 
 
-def faults(spec: StudySpec, params: dict[str, Scalar], *, seed: int) -> Iterator[str]:
-    """Why a trial of certain parameters would fail."""
+def faults(spec: StudySpec, params: dict[str, Scalar], *, seed: int, builds: bool) -> Iterator[str]:
+    """Why a trial of certain parameters would fail; with `builds`, the model, its data and the Trainer are built for it."""
     try:
         complete = config.with_defaults(_configuration(spec, params), seed=seed, folder=Path())
     except InvalidConfigError as error:
@@ -34,7 +39,50 @@ def faults(spec: StudySpec, params: dict[str, Scalar], *, seed: int) -> Iterator
     except SystemExit as error:
         yield f"importing the classes of trial.lightning ended the program (sys.exit({error.code!r}))"
         return
-    yield from _faults_of_model(parsed)
+    found = list(_faults_of_model(parsed))
+    yield from found
+    if builds and not found:
+        yield from _faults_of_building(complete)
+
+
+def _faults_of_building(complete: dict[str, Any]) -> Iterator[str]:
+    """What constructors raise, the user's and the Trainer's."""
+    trainer = complete["trainer"]
+    if not _is_here(trainer):
+        yield from _faults_of_devices(trainer)
+        trainer = {key: value for key, value in trainer.items() if key not in _OF_ACCELERATOR} | _HERE
+    try:
+        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            lightning_runner.build(complete | {"trainer": trainer | {"default_root_dir": folder}})
+    except TrialError as error:
+        yield str(error)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's code may raise anything
+        yield f"trial.lightning: building it raised {outcomes.failure_of(error, folders=sys.path).message}"
+
+
+_OF_ACCELERATOR = ("accelerator", "devices", "strategy", "precision", "num_nodes")
+_HERE = {"accelerator": "cpu", "devices": 1}
+_LAUNCHING = re.compile(r"ddp|fsdp|deepspeed|model_parallel", re.IGNORECASE)
+
+
+def _is_here(trainer: dict[str, Any]) -> bool:
+    """Whether this machine has what the Trainer wants; a cluster's GPUs are not here."""
+    return trainer.get("accelerator") == "cpu" or torch.cuda.is_available()
+
+
+def _faults_of_devices(trainer: dict[str, Any]) -> Iterator[str]:
+    devices, strategy = trainer.get("devices"), trainer.get("strategy")
+    several = len(devices) if isinstance(devices, list) else devices
+    if isinstance(several, int) and several > 1:
+        yield f"{_PROCESSES}: set devices to 1, and parallelism to the number of GPUs"
+    elif isinstance(strategy, str) and _LAUNCHING.search(strategy):
+        yield f"{_PROCESSES}: remove trainer.strategy"
+
+
+_PROCESSES = (
+    "trial.lightning.trainer: several devices or a strategy such as ddp start processes, and a trial is one process"
+)
 
 
 def _faults_of_parts(complete: dict[str, Any]) -> list[str]:

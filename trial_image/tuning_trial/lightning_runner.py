@@ -1,7 +1,8 @@
 """Trains one Lightning model as a configuration describes it."""
 
+import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from lightning_fabric.utilities.warnings import PossibleUserWarning
 from pytorch_lightning.callbacks import Callback, Checkpoint
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
+from pytorch_lightning.loggers.logger import DummyLogger
 from typing_extensions import override
 
-from tuning_trial import lightning_parser, outcomes
+from tuning_trial import lightning_parser, locks, outcomes
 from tuning_trial.config import with_defaults
 from tuning_trial.errors import InvalidConfigError
 from tuning_trial.lightning_keeper import KeepWeights
@@ -61,8 +63,8 @@ def train(
         keeper.describe_model(complete)
     ours: list[Callback] = [*([keeper] if keeper else []), callback]
     try:
-        trainer = _resume(complete, callbacks=ours, saver=saver) or _fit(
-            complete, parser=parser, callbacks=ours, saver=saver
+        trainer = _resume(complete, callbacks=ours, saver=saver, beat=callback.beat) or _fit(
+            complete, parser=parser, callbacks=ours, saver=saver, beat=callback.beat
         )
     except MisconfigurationException as error:
         raise InvalidConfigError(_in_one_line("trial.lightning", error)) from error
@@ -74,12 +76,28 @@ def train(
     return result
 
 
-def _resume(config: dict[str, Any], *, callbacks: Sequence[Callback], saver: SaveAndResume | None) -> pl.Trainer | None:
+def build(config: dict[str, Any]) -> None:
+    """Build the model, the data and the trainer, and do no more.
+
+    Raises:
+        InvalidConfigError: the configuration cannot be built.
+        Exception: whatever the user's code raises.
+    """
+    try:
+        cli = _TrialCLI(config, parser=lightning_parser.build_parser(), first=[], last=[])
+    except MisconfigurationException as error:
+        raise InvalidConfigError(_in_one_line("trial.lightning", error)) from error
+    _refuse_launchers(cli.trainer)
+
+
+def _resume(
+    config: dict[str, Any], *, callbacks: Sequence[Callback], saver: SaveAndResume | None, beat: Callable[[], None]
+) -> pl.Trainer | None:
     """Fit on from what was saved; None when there is nothing, or nothing that can be used."""
     while saver is not None and saver.expect_state():
         try:
             # A parser of its own, since that of this process is good for one trial, and may be needed after this one.
-            return _fit(config, parser=lightning_parser.build_parser(), callbacks=callbacks, saver=saver)
+            return _fit(config, parser=lightning_parser.build_parser(), callbacks=callbacks, saver=saver, beat=beat)
         except Exception as error:
             if saver.goes_on:
                 raise
@@ -93,9 +111,11 @@ def _fit(
     parser: LightningArgumentParser,
     callbacks: Sequence[Callback],
     saver: SaveAndResume | None,
+    beat: Callable[[], None],
 ) -> pl.Trainer:
     cli = _TrialCLI(config, parser=parser, first=[saver] if saver else [], last=callbacks)
     _refuse_launchers(cli.trainer)
+    _prepare_data_alone(cli, beat=beat)
     if saver:
         saver.join(cli.trainer)
     checkpoint = saver.file.path if saver and saver.expects_state else None
@@ -147,13 +167,17 @@ class _TrialCLI(LightningCLI):
         try:
             super().instantiate_classes()
         except ValueError as error:
-            # jsonargparse wraps what a constructor of the user raised, as if a type had not fitted.
-            raise error.__cause__ or error from None
+            raise _unwrapped(error) from None
 
     @override
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Add our callbacks; write no checkpoints unless the configuration asks for them, by flag or by callback."""
         chosen = self.config_init.trainer
+        if chosen.logger is None and not chosen.barebones:
+            kwargs["logger"] = Silent(chosen.default_root_dir)
+            if self.datamodule is not None:
+                # NB: Lightning refuses arguments that the model and the data both have, for the logger's sake.
+                self.datamodule._log_hyperparams = False  # noqa: SLF001
         given = chosen.callbacks or []
         callbacks = [*self._first, *(given if isinstance(given, list) else [given]), *self._last]
         if chosen.enable_checkpointing is None:
@@ -165,10 +189,68 @@ class _TrialCLI(LightningCLI):
             raise InvalidConfigError(_in_one_line("trial.lightning.trainer", error)) from error
 
 
+def _unwrapped(error: BaseException) -> BaseException:
+    """What a constructor raised: jsonargparse wraps it as if a type had not fitted, and again for each object around it."""
+    while error.__cause__ is not None and _is_of_parser(error):
+        error = error.__cause__
+    return error
+
+
+def _is_of_parser(error: BaseException) -> bool:
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return bool(frames) and str(frames[-1].f_globals.get("__name__")).startswith("jsonargparse")
+
+
+class Silent(DummyLogger):
+    """The logger of a trial whose configuration has none: takes whatever models and callbacks log, and writes nothing.
+
+    Some callbacks (LearningRateMonitor) refuse a Trainer without one, and models use `self.logger.experiment`.
+    """
+
+    def __init__(self, folder: str) -> None:
+        super().__init__()
+        self._folder = folder
+
+    @property
+    @override
+    def save_dir(self) -> str:
+        """Where others put what they write, as without a logger."""
+        return self._folder
+
+    @property
+    @override
+    def name(self) -> str:
+        return ""
+
+    @property
+    @override
+    def version(self) -> str:
+        return ""
+
+
 def _refuse_launchers(trainer: pl.Trainer) -> None:
     """NB: `ddp` starts the program again for each GPU, which would be another worker that claims another trial."""
     if trainer.strategy.launcher is not None:
+        mend = "set devices to 1, and parallelism to the number of GPUs"
+        if trainer.num_devices * trainer.num_nodes == 1:
+            mend = "remove trainer.strategy, there is one device"
         raise InvalidConfigError(
             f"trial.lightning.trainer: {type(trainer.strategy).__name__} starts processes of its own, and a trial is one"
-            " process: set devices to 1, and parallelism to the number of GPUs"
+            f" process: {mend}"
         )
+
+
+def _prepare_data_alone(cli: LightningCLI, *, beat: Callable[[], None]) -> None:
+    """Let one trial of this machine prepare its data at a time, as Lightning promises: it may be a download.
+
+    NB: Lightning's promise holds for the processes of one training, and workers are others.
+    """
+    connector = cli.trainer._data_connector  # noqa: SLF001 - no hook is around prepare_data
+    prepare = connector.prepare_data
+    owner = type(cli.datamodule or cli.model)
+
+    def alone() -> None:
+        with locks.held(f"{owner.__module__}.{owner.__qualname__}", beat=beat):
+            prepare()
+
+    connector.prepare_data = alone

@@ -64,7 +64,7 @@ class ReportAndPrune(Callback):
         self._judge = judge
         self._tell_progress = tell_progress
         self._name = name
-        self._beat = beat
+        self.beat = beat
         self._step = 0
         self._logged_in: _LoggedIn | None = None
         self._has_validated = False
@@ -108,7 +108,7 @@ class ReportAndPrune(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Give a sign of life."""
-        self._beat()
+        self.beat()
 
     @override
     def on_validation_batch_end(
@@ -121,7 +121,7 @@ class ReportAndPrune(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Give a sign of life; the sanity check before the training counts as well."""
-        self._beat()
+        self.beat()
 
     @override
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

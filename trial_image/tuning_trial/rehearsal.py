@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from tuning_trial.outcomes import Completed, Failed, Pruned
 _SAMPLES = 3
 """Draws on top of those that try each choice."""
 _SEED = 0
+BUILDING_SECONDS = 10.0
+"""How long models are built: the first in any case, and those of further choices as long as this lasts."""
 
 
 def read_spec(text: str) -> StudySpec:
@@ -68,8 +71,10 @@ def _faults(spec: StudySpec) -> Iterator[str]:
     if spec.trial.objective:
         yield from _faults_of_objective(spec.trial.objective)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=_SEED))
-    for fixed in [*search.every_choice(spec.search_space), *[{}] * _SAMPLES]:
-        yield from _faults_of_trial(spec, study, fixed)
+    started = time.monotonic()
+    for number, fixed in enumerate([*search.every_choice(spec.search_space), *[{}] * _SAMPLES]):
+        builds = not number or time.monotonic() < started + BUILDING_SECONDS
+        yield from _faults_of_trial(spec, study, fixed, builds=builds)
 
 
 def _faults_of_objective(path: str) -> Iterator[str]:
@@ -84,7 +89,7 @@ def _faults_of_objective(path: str) -> Iterator[str]:
         yield f"trial.objective: importing {path} raised {outcomes.failure_of(error, folders=sys.path).message}"
 
 
-def _faults_of_trial(spec: StudySpec, study: optuna.Study, fixed: dict[str, Scalar]) -> Iterator[str]:
+def _faults_of_trial(spec: StudySpec, study: optuna.Study, fixed: dict[str, Scalar], *, builds: bool) -> Iterator[str]:
     try:
         params = _choose(spec, _ask(study, fixed))
     except ValueError as error:
@@ -94,7 +99,7 @@ def _faults_of_trial(spec: StudySpec, study: optuna.Study, fixed: dict[str, Scal
         # Only here: torch takes seconds, and an objective may do without.
         from tuning_trial import lightning_rehearsal  # noqa: PLC0415
 
-        yield from lightning_rehearsal.faults(spec, params, seed=_SEED)
+        yield from lightning_rehearsal.faults(spec, params, seed=_SEED, builds=builds)
 
 
 def _ask(study: optuna.Study, fixed: dict[str, Scalar]) -> Trial:
