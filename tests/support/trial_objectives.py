@@ -130,7 +130,11 @@ def _leave_a_process(trial: Trial) -> float:
     """One that has something to write when it is asked to end."""
     written = Path(os.environ["FOLDER"], f"left-{trial.number}")
     ready = subprocess.Popen(
-        ["bash", "-c", f"trap 'echo the last line > {written}; exit' TERM; echo ready; while true; do sleep 0.05; done"],
+        [
+            "bash",
+            "-c",
+            f"trap 'echo the last line > {written}; exit' TERM; echo ready; while true; do sleep 0.05; done",
+        ],
         stdout=subprocess.PIPE,
     )
     assert ready.stdout

@@ -33,7 +33,9 @@ def fork(code: Callable[[], object], *, seconds: float = 5.0) -> int | None:
     process = multiprocessing.get_context("fork").Process(target=_run, args=(code, seconds))
     process.start()
     try:
-        return wait_until(lambda: process.exitcode, lambda code: code is not None, seconds=60, what="the fork has ended")
+        return wait_until(
+            lambda: process.exitcode, lambda code: code is not None, seconds=60, what="the fork has ended"
+        )
     finally:
         process.kill()
 

@@ -4,6 +4,7 @@ import json
 import math
 import signal
 import sys
+from pathlib import Path
 
 import pytest
 from optuna.trial import TrialState
@@ -172,6 +173,46 @@ def test_the_place_is_the_last_one_in_the_users_code() -> None:
 
     failure = failure_of(raised(loads))
     assert f"trial_outcomes_test.py:{loads.__code__.co_firstlineno + 1}" in failure.message
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "Problem with 'Logger':\n\n  No module named 'tensorboard'\n  more",
+            "Problem with 'Logger': No module named 'tensorboard'",
+        ),
+        ("Error:\nDownloading x.gz:\nTimed out", "Error: Downloading x.gz: Timed out"),
+        ("nothing follows:", "nothing follows:"),
+        ("one\ntwo", "one"),
+    ],
+)
+def test_what_a_line_announces_comes_with_it(text: str, expected: str) -> None:
+    """A first line that ends with a colon says nothing alone."""
+    assert failure_of(RuntimeError(text)).message == f"RuntimeError: {expected}"
+
+
+def test_a_library_is_not_the_users_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is installed; but the user's package may be, and then its line is named and not that of torch."""
+    library = tmp_path / "site-packages" / "reads_tables"
+    library.mkdir(parents=True)
+    (library / "__init__.py").write_text("import json\ndef read(): json.loads('{')\n")
+    monkeypatch.syspath_prepend(tmp_path / "site-packages")
+    import reads_tables  # type: ignore[import-not-found]  # noqa: PLC0415
+
+    def load() -> None:
+        reads_tables.read()
+
+    assert f"trial_outcomes_test.py:{load.__code__.co_firstlineno + 1})" in failure_of(raised(load)).message
+    error = raised(load)
+    error.__traceback__ = error.__traceback__.tb_next.tb_next  # type: ignore[union-attr]
+    assert failure_of(error, folders=sys.path).message.endswith("(reads_tables/__init__.py:2)")
+
+
+def test_the_place_of_a_syntax_error_is_in_the_file_that_has_it() -> None:
+    """And not in the importer."""
+    error = raised(lambda: compile("x = (", "net.py", "exec"))
+    assert failure_of(error).message.endswith("(net.py:1)")
 
 
 def test_a_fault_of_the_configuration_needs_no_place() -> None:

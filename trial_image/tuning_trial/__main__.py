@@ -14,7 +14,7 @@ if __name__ == "__main__":
     signal.signal(signal.SIGTERM, lambda *_: os._exit(75))
 
 from tuning_api.contract import ExitCode
-from tuning_trial import code_path, command_line, log, settings, worker
+from tuning_trial import code_path, command_line, leaving, log, settings, worker
 from tuning_trial.database import PATIENCE_SECONDS
 from tuning_trial.errors import DatabaseAwayError, MisconfiguredError
 from tuning_trial.interrupts import Interrupts
@@ -42,4 +42,8 @@ def main(
 
 if __name__ == "__main__":
     code_path.add_to_this_process()
-    sys.exit(command_line.run(sys.argv[1:]) if sys.argv[1:] else main())
+    if sys.argv[1:]:
+        sys.exit(command_line.run(sys.argv[1:]))
+    code = main()
+    leaving.leave("the worker", code=code)
+    leaving.end(code)

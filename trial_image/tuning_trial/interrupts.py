@@ -41,6 +41,11 @@ class Interrupts:
         os.close(self._readable)
         os.close(self._writable)
 
+    def take_back(self) -> None:
+        """Handle the signals again, after an import that has put its own handlers there."""
+        for number in _ALL:
+            signal.signal(number, self._note)
+
     def fileno(self) -> int:
         """The end of the pipe to wait for; readable after a signal."""
         return self._readable

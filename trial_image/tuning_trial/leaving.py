@@ -23,7 +23,7 @@ from collections.abc import Iterable
 from multiprocessing import util
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import Any, NoReturn
 
 from tuning_trial.log import logger
 
@@ -56,7 +56,7 @@ def begin_fork() -> None:
     atexit.register(logging.shutdown)
 
 
-def leave(name: str, *, seconds: float = MOMENT_SECONDS) -> None:
+def leave(name: str, *, seconds: float = MOMENT_SECONDS, code: int = 0) -> None:
     """Do what the interpreter's end does, in its order; multiprocessing does the rest.
 
     Exit handlers may take as long as the worker lets this process live. Threads and processes that do not end are left behind:
@@ -65,6 +65,7 @@ def leave(name: str, *, seconds: float = MOMENT_SECONDS) -> None:
     Args:
         name: What log lines call the trial.
         seconds: For all threads, and for all processes.
+        code: The exit code, where the call does not return.
     """
     left = [f"thread {thread.name}" for thread in _join_threads(seconds)]
     atexit._run_exitfuncs()  # noqa: SLF001 - there is no public way
@@ -75,10 +76,18 @@ def leave(name: str, *, seconds: float = MOMENT_SECONDS) -> None:
         return
     logger.warning("%s: did not wait longer than %g s for what it started: %s", name, seconds, ", ".join(left))
     util._run_finalizers()  # type: ignore[attr-defined]  # noqa: SLF001 - all but the waiting of util._exit_function
+    end(code)
+
+
+def end(code: int) -> NoReturn:
+    """End this process without the rest of the interpreter's end.
+
+    NB: objects that were frozen (gc.freeze) are not freed there, and nanobind writes a page of those that it misses.
+    """
     for stream in (sys.stdout, sys.stderr):
         if stream is not None and not stream.closed:
             stream.flush()
-    os._exit(0)
+    os._exit(code)
 
 
 def _join_threads(seconds: float) -> list[threading.Thread]:

@@ -34,6 +34,14 @@ _REQUIRED = re.compile(r"^the following arguments are required: (.+)$")
 _NO_PATH = re.compile(r"^Expected a dot import path string: ([^.]+)$")
 _ANOTHER_CLASS = re.compile(r"^Import path (\S+) does not correspond to a subclass of (\w+)$")
 _EXPECTED = re.compile(r"^Expected an? <class '([^']+)'>\. Got value: (.*)$", re.DOTALL)
+_OF_A_SUBCLASS = (
+    ": what a LightningCLI of your own adds goes under trainer.callbacks or init_args, or to an objective that calls it with"
+    " run=False"
+)
+_HINTS = {
+    "ckpt_path": ": it belongs to fit, and each trial starts anew or goes on from trial.checkpoints; load weights in the model"
+}
+"""What a person may have meant by a key that is none of ours."""
 _TOP = ("model", "data", "trainer", "optimizer", "lr_scheduler", "seed_everything")
 
 
@@ -61,6 +69,12 @@ def parse(parser: LightningArgumentParser, config: dict[str, Any]) -> Namespace:
     Raises:
         InvalidConfigError: with the key, what is wrong there, and the nearest name that is right.
     """
+    for part in ("model", "data"):
+        if isinstance(found := config.get(part), dict) and found and "class_path" not in found:
+            raise InvalidConfigError(
+                f"{_WHERE}.{part} needs class_path: in a configuration of LightningCLI(Model, Data) are only the arguments;"
+                f" write class_path: package.Class, and put them under init_args"
+            )
     try:
         # NB: jsonargparse replaces parts of what it is given.
         parsed: Namespace = parser.parse_object(copy.deepcopy(config))
@@ -109,7 +123,8 @@ def _sentence(error: BaseException, *, where: str, class_path: str | None) -> st
     if found := _UNKNOWN_ARGUMENT.match(text):
         name = found[1] if class_path else found[1].partition(".")[0]
         meant = nearest(name, _arguments(class_path) if class_path else _TOP)
-        return f"{where} has no argument {name!r}{of_class}{meant}"
+        hint = "" if class_path or meant else _HINTS.get(name, _OF_A_SUBCLASS)
+        return f"{where} has no argument {name!r}{of_class}{meant}{hint}"
     if found := _UNKNOWN_IN_GROUP.match(text):
         meant = nearest(found[2], inspect.signature(pl.Trainer).parameters)
         return f"{where}.{found[1]} has no argument {found[2]!r}{meant}"

@@ -1,9 +1,14 @@
 """Modules and classes by their paths, and what a person may have meant where there is none."""
 
+import functools
 import pkgutil
 import sys
 from importlib import import_module
-from types import ModuleType
+from pathlib import Path
+from types import FrameType, ModuleType
+from typing import Any
+
+import optuna
 
 from tuning_trial.errors import InvalidConfigError, nearest
 
@@ -58,3 +63,27 @@ def _modules_beside(missing: str) -> list[str]:
     package = missing.rpartition(".")[0]
     folders = getattr(sys.modules[package], "__path__", []) if package else None
     return [f"{package}.{module.name}".lstrip(".") for module in pkgutil.iter_modules(folders)]
+
+
+_optimize = optuna.Study.optimize
+
+
+@functools.wraps(_optimize)
+def _optimize_unless_importing(study: optuna.Study, *arguments: Any, **options: Any) -> None:
+    """Refuse what a script does at its end, while it is imported for its objective: it would be there for all of its trials.
+
+    Raises:
+        InvalidConfigError: with the line.
+    """
+    frame: FrameType | None = sys._getframe()  # noqa: SLF001
+    while frame is not None:
+        if frame.f_code.co_name == "<module>" and frame.f_globals.get("__name__") != "__main__":
+            where = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+            raise InvalidConfigError(
+                f'{where} calls study.optimize when it is imported: put it under if __name__ == "__main__":'
+            )
+        frame = frame.f_back
+    _optimize(study, *arguments, **options)
+
+
+optuna.Study.optimize = _optimize_unless_importing  # type: ignore[method-assign]

@@ -61,8 +61,13 @@ def _import(name: str) -> ModuleType:
     try:
         return find_module(name)
     except InvalidConfigError as error:
-        where = "it is looked for in the image, in trial.code, and beside the manifest of a local run"
-        raise InvalidConfigError(f"trial.objective: {error}; {where}") from error
+        is_missing = isinstance(error.__cause__, ModuleNotFoundError)
+        where = (
+            "; it is looked for in the image, in trial.code, and beside the manifest of a local run"
+            if is_missing
+            else ""
+        )
+        raise InvalidConfigError(f"trial.objective: {error}{where}") from error
 
 
 def _fault(found: object) -> str | None:

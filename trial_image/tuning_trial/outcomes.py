@@ -349,13 +349,17 @@ _RAISED_IN_LOADER = re.compile(r"^Caught \w+ in DataLoader worker process \d+\."
 
 
 def _in_a_line(error: BaseException) -> str:
-    """The first line of a message. NB: what a data loader's process raised comes with its traceback, and is the last one."""
+    """The first line of a message, and those that it announces with a colon.
+
+    NB: what a data loader's process raised comes with its traceback, and is the last one.
+    """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if not lines:
         return ""
     if _RAISED_IN_LOADER.match(lines[0]):
         return lines[-1].removeprefix(f"{type(error).__name__}: ")
-    return lines[0]
+    announced = next((index for index, line in enumerate(lines) if not line.endswith(":")), len(lines) - 1)
+    return " ".join(lines[: announced + 1])
 
 
 def _shortened(text: str) -> str:
@@ -364,17 +368,28 @@ def _shortened(text: str) -> str:
 
 def _place(error: BaseException, *, folders: Iterable[str]) -> str:
     """file:line of the last frame in the user's code, or of the last frame at all."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{_relative(error.filename, folders=folders)}:{error.lineno}"
     frames = list(traceback.walk_tb(error.__traceback__))
     if not frames:
         return ""
     of_user = [frame for frame in frames if _is_of_user(frame[0].f_globals.get("__name__") or "")]
-    frame, line = (of_user or frames)[-1]
+    # The user's own package may be installed too: then it is the last that is no framework.
+    own = [frame for frame in of_user if not _is_installed(frame[0].f_code.co_filename)]
+    frame, line = (own or of_user or frames)[-1]
     return f"{_relative(frame.f_code.co_filename, folders=folders)}:{line}"
 
 
 def _is_of_user(module: str) -> bool:
     package = module.partition(".")[0]
     return module.startswith(_EXAMPLES) or package not in _FRAMEWORKS | sys.stdlib_module_names
+
+
+def _is_installed(file: str) -> bool:
+    return not _INSTALLED.isdisjoint(Path(file).parts) or file.startswith("<")
+
+
+_INSTALLED = frozenset({"site-packages", "dist-packages"})
 
 
 def _relative(file: str, *, folders: Iterable[str]) -> str:

@@ -8,6 +8,7 @@ batches is noticed. At the epoch's start there is no such question: what is kept
 import functools
 import hashlib
 import pickle
+import time
 from collections.abc import Iterator, Mapping
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any
@@ -27,16 +28,19 @@ Fingerprints = dict[str, bytes | None]
 _FRAMEWORKS = frozenset({"lightning_fabric", "pytorch_lightning", "torch", "torchmetrics", "tuning_trial"})
 """Their modules keep all of their state in parameters and buffers, and their callbacks in `state_dict`."""
 _EXAMPLES = "tuning_trial.examples."
+LONGEST_LOOK_SECONDS = 0.3
+"""In each epoch, for all attributes together."""
 _LARGEST_TENSOR = 1 << 24
 """Elements of a tensor that is read; of a larger one the place in memory and torch's count of changes have to do."""
 
 
 def fingerprints(trainer: pl.Trainer) -> Fingerprints:
-    """A digest of each attribute, by its name; None for what cannot be looked at."""
+    """A digest of each attribute, by its name; None for what cannot be looked at, or not within the time for all of them."""
     module = trainer.lightning_module
     saved = {id(value) for value in module.state_dict(keep_vars=True).values()}
     saved |= {id(value) for value in module.parameters()}
-    return {name: _fingerprint(value, saved) for name, value in _attributes(module, trainer)}
+    until = time.monotonic() + LONGEST_LOOK_SECONDS
+    return {name: _fingerprint(value, saved, until=until) for name, value in _attributes(module, trainer)}
 
 
 def changed(before: Fingerprints, after: Fingerprints) -> str | None:
@@ -73,8 +77,8 @@ def _is_of_user(found: type) -> bool:
     return module.startswith(_EXAMPLES) or module.partition(".")[0] not in _FRAMEWORKS
 
 
-def _fingerprint(value: object, saved: set[int]) -> bytes | None:
-    digest = _Digest()
+def _fingerprint(value: object, saved: set[int], *, until: float) -> bytes | None:
+    digest = _Digest(until)
     try:
         _Pickler(digest, saved).dump(value)
     except Exception:  # noqa: BLE001 - an open file, a lock, a generator, or what an object of the user raises
@@ -83,12 +87,18 @@ def _fingerprint(value: object, saved: set[int]) -> bytes | None:
 
 
 class _Digest:
-    """A file of which only the digest is kept."""
+    """A file of which only the digest is kept.
 
-    def __init__(self) -> None:
+    NB: pickle writes after every 64 KiB, so that a dictionary of a million words is left soon after the time is over.
+    """
+
+    def __init__(self, until: float) -> None:
         self.hash = hashlib.blake2b(digest_size=16)
+        self._until = until
 
     def write(self, data: Any) -> int:
+        if time.monotonic() > self._until:
+            raise TimeoutError
         self.hash.update(data)
         return len(data)
 

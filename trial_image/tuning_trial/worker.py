@@ -52,7 +52,7 @@ from tuning_trial import (
 )
 from tuning_trial.checkpoints import Bucket, CheckpointFile
 from tuning_trial.child import Assignment
-from tuning_trial.errors import DatabaseAwayError, InvalidConfigError, MisconfiguredError
+from tuning_trial.errors import DatabaseAwayError, InvalidConfigError, MisconfiguredError, WorkerError
 from tuning_trial.interrupts import Interrupts
 from tuning_trial.lineage import Lineage
 from tuning_trial.log import logger
@@ -109,6 +109,7 @@ def work(
         )
         logger.info("worker %s joins study %s", settings.owner.name, settings.study)
         isolation = preparation.prepare(_read_spec(study))
+        signals.take_back()
         worker = _Worker(
             settings=settings,
             signals=signals,
@@ -335,8 +336,11 @@ def _assign(
         return Failed(outcomes.failure_of(error))
     except DataError as error:
         return Failed(_refused(error))
-    except ValueError as error:
-        message = f"the parameters cannot be chosen: {error}"
+    except (WorkerError, StorageInternalError, SQLAlchemyError):
+        raise
+    except Exception as error:  # noqa: BLE001 - a sampler may raise anything; it is this trial's failure, and not the worker's
+        of = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        message = f"the parameters cannot be chosen: {of}{error}"
         return Failed(Failure(reason=FailureReason.INVALID_CONFIG, message=message))
     return Assignment(
         database_url=worker.settings.database_url,
