@@ -253,4 +253,4 @@ def _prepare_data_alone(cli: LightningCLI, *, beat: Callable[[], None]) -> None:
         with locks.held(f"{owner.__module__}.{owner.__qualname__}", beat=beat):
             prepare()
 
-    connector.prepare_data = alone
+    connector.prepare_data = alone  # type: ignore[method-assign]

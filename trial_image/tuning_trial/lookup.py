@@ -86,4 +86,4 @@ def _optimize_unless_importing(study: optuna.Study, *arguments: Any, **options: 
     _optimize(study, *arguments, **options)
 
 
-optuna.Study.optimize = _optimize_unless_importing  # type: ignore[method-assign]
+optuna.Study.optimize = _optimize_unless_importing  # type: ignore[assignment, method-assign]
