@@ -92,12 +92,19 @@ def end(code: int) -> NoReturn:
 
 def _join_threads(seconds: float) -> list[threading.Thread]:
     """Let executors end, then wait for the threads that are no daemons; those that have not ended."""
-    # NB: threading._shutdown waits without a limit, so it does that in a thread, which nobody waits for.
+    if not _threads():
+        threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001 - there is no public way
+        return []
+    # NB: it waits without a limit, so it does that in a thread, which nobody waits for.
     shutdown = threading.Thread(target=threading._shutdown, name="end", daemon=True)  # type: ignore[attr-defined]  # noqa: SLF001
     shutdown.start()
     shutdown.join(seconds)
     # They have begun, and whoever shuts down once more need not call them again.
     threading._threading_atexits.clear()  # type: ignore[attr-defined]  # noqa: SLF001
+    return _threads()
+
+
+def _threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if not thread.daemon and thread is not threading.main_thread()]
 
 
@@ -112,7 +119,9 @@ def _join_processes(seconds: float) -> list[BaseProcess]:
 
 def _open_files() -> list[io.IOBase]:
     """Files of Python that are open for writing. NB: frozen objects are not among them, see `remember_files`."""
-    return [found for found in gc.get_objects() if issubclass(type(found), _FILE) and _is_open_for_writing(found)]
+    objects = gc.get_objects()
+    files = {kind for kind in set(map(type, objects)) if issubclass(kind, _FILE)}  # there are a million objects
+    return [found for found in objects if type(found) in files and _is_open_for_writing(found)]
 
 
 def _is_open_for_writing(file: io.IOBase) -> bool:
