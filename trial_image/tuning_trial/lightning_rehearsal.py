@@ -1,10 +1,12 @@
 """What can be known of a LightningCLI configuration before a study runs: whether its trials can be built, and how one runs."""
 
+import logging
 import re
 import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -52,13 +54,25 @@ def _faults_of_building(complete: dict[str, Any]) -> Iterator[str]:
         yield from _faults_of_devices(trainer)
         trainer = {key: value for key, value in trainer.items() if key not in _OF_ACCELERATOR} | _HERE
     try:
-        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with tempfile.TemporaryDirectory() as folder, _in_silence():
             lightning_runner.build(complete | {"trainer": trainer | {"default_root_dir": folder}})
     except TrialError as error:
         yield str(error)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's code may raise anything
         yield f"trial.lightning: building it raised {outcomes.failure_of(error, folders=sys.path).message}"
+
+
+@contextmanager
+def _in_silence() -> Iterator[None]:
+    """Without Lightning's advice, which it gives for each Trainer."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 _OF_ACCELERATOR = ("accelerator", "devices", "strategy", "precision", "num_nodes")
