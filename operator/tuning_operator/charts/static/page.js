@@ -19,6 +19,18 @@
 
   // Figures
 
+  // NB: what is not named here is not there, whatever an upgrade of Plotly adds. Its own set has a button that opens a page of
+  // Plotly's and gives it the figure, which no Content-Security-Policy forbids.
+  const BUTTONS = [["toImage"], ["zoom2d", "pan2d"], ["zoomIn2d", "zoomOut2d", "resetScale2d"]];
+  const HEIGHT_OF_BUTTONS = 30;
+  const CONFIG = {
+    responsive: true,
+    displaylogo: false,
+    modeBarButtons: BUTTONS,
+    showSendToCloud: false,
+    plotlyServerURL: "",
+  };
+
   // Plotly is the last of the deferred scripts: it is read and run while the figures are on their way.
   const hasPlotly = new Promise((resolve) => document.addEventListener("DOMContentLoaded", resolve));
   const css = (selector, property) => getComputedStyle(document.querySelector(selector))[property];
@@ -32,18 +44,27 @@
   function themed(layout, { text, muted, line, card }) {
     const result = structuredClone(layout);
     result.font = { ...result.font, color: text };
+    result.modebar = { bgcolor: "transparent", color: muted, activecolor: text };
+    result.uirevision = "kept"; // what a reader has zoomed or hidden outlives the next trial
     result.hoverlabel = { bgcolor: card, bordercolor: line, font: { color: text }, align: "left" };
     for (const name of new Set([...Object.keys(result), "xaxis", "yaxis"])) {
       if (!/^[xy]axis\d*$/.test(name)) continue;
       const axis = result[name] ?? {};
       const title = { ...axis.title, font: { color: muted, size: 12 } };
-      result[name] = { ...axis, title, gridcolor: line, linecolor: line, tickfont: { color: muted } };
+      const uirevision = axis.title?.text ?? name; // an axis of something else begins as a whole
+      result[name] = { ...axis, title, uirevision, gridcolor: line, linecolor: line, tickfont: { color: muted } };
     }
     for (const shape of result.shapes ?? []) if (shape.name === "axis") shape.line.color = muted;
     for (const note of result.annotations ?? []) {
       if (note.name === "tick") Object.assign(note, { bgcolor: card, font: { ...note.font, color: muted } });
     }
     return result;
+  }
+
+  // Alone, a chart has buttons in a row of their own, above its legend.
+  function withButtons(layout) {
+    const top = (layout.margin?.t ?? layout.template.layout.margin.t) + HEIGHT_OF_BUTTONS;
+    return { ...layout, margin: { ...layout.margin, t: top } };
   }
 
   function say(plot, answer) {
@@ -65,11 +86,10 @@
       return;
     }
     plot.querySelector(".words")?.remove();
-    await Plotly.react(plot, answer.figure.data, themed(answer.figure.layout, colors), {
-      responsive: true,
-      displaylogo: false,
-      modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"],
-    });
+    const isAlone = Boolean(plot.closest(".single"));
+    const layout = themed(answer.figure.layout, colors);
+    const config = { ...CONFIG, displayModeBar: isAlone };
+    await Plotly.react(plot, answer.figure.data, isAlone ? withButtons(layout) : layout, config);
   }
 
   async function drawAll() {
