@@ -194,7 +194,7 @@ class StudyStatus(Schema):
     )
     importances: dict[Text, float] | None = Field(
         default=None,
-        description="Share of each parameter in what makes the best trials differ, under the first objective (PED-ANOVA)",
+        description="Share of each parameter in what makes trials differ, under the first objective",
     )
     charts: Charts | None = None
     start_time: datetime | None = None

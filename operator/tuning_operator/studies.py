@@ -36,7 +36,7 @@ from tuning_api.tables import STUDY_ATTRIBUTES
 from tuning_operator import additions, feasibility, planning, warm_start
 from tuning_operator.database import Database, database_errors, tables_are_gone
 from tuning_operator.errors import DatabaseUnavailable, RowsUnreadable
-from tuning_operator.importances import importances
+from tuning_operator.importances import judged, shares
 from tuning_operator.model import (
     Abandon,
     Clock,
@@ -54,7 +54,7 @@ from tuning_operator.model import (
 _FIXED_PARAMS = "fixed_params"
 """Optuna's system attribute of a trial with given parameters."""
 _GROWTH = 1.5
-"""Of complete trials, after which importances are computed anew."""
+"""Of trials that importances are told by, after which they are computed again."""
 _PULSES_SECONDS = 3.0
 """A statement for all pulses may take so long."""
 _ONE_BY_ONE_SECONDS = 5.0
@@ -126,7 +126,7 @@ class OptunaStudies:
             stored_spec=_of_type(dict, attributes.get(contract.SPEC_ATTRIBUTE)),
             clock=Clock.from_document(attributes.get(contract.CLOCK_ATTRIBUTE)),
             trials=trials,
-            importances=self._importances_of(key, own, study.directions),
+            importances=self._importances_of(key, own),
             warm_started=_of_type(dict, attributes.get(contract.WARM_START_ATTRIBUTE)) or {},
             directions=tuple(Direction[direction.name] for direction in study.directions),
         )
@@ -351,18 +351,14 @@ class OptunaStudies:
         self._studies[key] = study
         return study
 
-    def _importances_of(
-        self, key: StudyKey, trials: list[FrozenTrial], directions: list[StudyDirection]
-    ) -> dict[str, float]:
-        """Computed anew once half as many more are complete, and when none is on its way: it takes as long as all else."""
-        if not directions:  # gone from the database, which a pass says in words
-            return {}
-        complete = sum(trial.state is OptunaState.COMPLETE for trial in trials)
+    def _importances_of(self, key: StudyKey, trials: list[FrozenTrial]) -> dict[str, float]:
+        """Computed again once half as many more count, and when none is on its way: it takes as long as all else."""
+        count = len(judged(trials))
         then, known = self._importances.get(key, (0, {}))
         is_over = all(trial.state.is_finished() for trial in trials)
-        if complete > _GROWTH * then or (is_over and complete != then):
-            known = importances(trials, directions[0])
-            self._importances[key] = complete, known
+        if count > _GROWTH * then or (is_over and count != then):
+            known = shares(trials)
+            self._importances[key] = count, known
         return known
 
 

@@ -261,17 +261,17 @@ def test_a_worker_can_do_its_work(studies: OptunaStudies, postgres: URL) -> None
     assert OptunaState.COMPLETE.name == "COMPLETE"
 
 
-def test_importances_are_told_anew_when_half_as_many_more_are_complete_and_at_the_end(
+def test_importances_are_told_again_when_half_as_many_more_are_complete_and_at_the_end(
     studies: OptunaStudies, postgres: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They take as long as all else of a pass."""
     told: list[int] = []
 
-    def importances(trials: list[optuna.trial.FrozenTrial], _: optuna.study.StudyDirection) -> dict[str, float]:
+    def shares(trials: list[optuna.trial.FrozenTrial]) -> dict[str, float]:
         told.append(len(trials))
         return {}
 
-    monkeypatch.setattr(gateway_module, "importances", importances)
+    monkeypatch.setattr(gateway_module, "shares", shares)
     study = optuna.load_study(study_name=KEY.name, storage=worker_storage(postgres))
     carry_out(studies, KEY, TrialsPlan(add=25))
     for _ in range(24):

@@ -100,15 +100,15 @@ def test_without_a_value_the_charts_say_why(study: str, sentence: str) -> None:
 
 
 IMPORTANCES_IN_WORDS = {
-    "one complete trial": "3 more complete trials until importances can be told.",
-    "equal values": "All complete trials have the same value, so no parameter stands out.",
-    "no parameters": "The complete trials have no parameters.",
+    "one complete trial": "3 more trials with a value until importances can be told.",
+    "equal values": "All trials have the same value, so no parameter stands out.",
+    "no parameters": "The trials have no parameters.",
 }
 
 
 @pytest.mark.parametrize(("study", "sentence"), IMPORTANCES_IN_WORDS.items(), ids=IMPORTANCES_IN_WORDS)
 def test_importances_that_cannot_be_told_are_words(study: str, sentence: str) -> None:
-    """PED-ANOVA would give numbers, or NaN, all the same."""
+    """A model would give numbers all the same."""
     assert sentence == words(POOR_RELATIVES[study])["param-importances"]
 
 

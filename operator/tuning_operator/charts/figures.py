@@ -39,8 +39,8 @@ from tuning_operator.charts.drawing import (
 )
 from tuning_operator.charts.parallel import WIDTH_OF_AXIS, parallel_coordinates
 from tuning_operator.charts.subject import Subject, value_of
-from tuning_operator.charts.wording import LABELS, counted, duration
-from tuning_operator.importances import LEAST_TRIALS
+from tuning_operator.charts.wording import LABELS, counted, duration, told_apart
+from tuning_operator.importances import LEAST_TRIALS, Share
 from tuning_operator.model import utc
 
 log = logging.getLogger(__name__)
@@ -54,6 +54,7 @@ WIDTH_OF_SLICE = 150
 GAP_OF_PANELS = 0.16
 GAP_OF_PLANES = 0.42
 HEIGHT_OF_ROW = 195
+HEIGHT_OF_BAR = 20
 LEAST_NUMBERS = 10
 PERCENT = 0.01
 
@@ -217,49 +218,76 @@ def _aim(subject: Subject, objective: int) -> str:
 
 
 def _param_importances(subject: Subject) -> Drawing:
-    if words := _without_params(subject) or _without_importances(subject):
+    if words := _without_importances(subject):
         return Drawing(words=words)
-    shares = sorted(subject.importances.items(), key=lambda item: item[1])
+    shares = list(reversed(subject.importances.shares.items()))
+    largest = max(share.high for _, share in shares)
+    labels = told_apart([name for name, _ in shares], 24)
     places = list(range(len(shares)))
     figure = dressed(
         go.Bar(
-            x=[share for _, share in shares],
+            x=[share.value for _, share in shares],
             y=places,
             orientation="h",
-            text=[f"{share:.0%}" if share >= PERCENT else "&lt; 1%" for _, share in shares],
-            textposition="outside",
-            cliponaxis=False,
             marker={
-                "color": [share for _, share in shares],
+                "color": [share.value for _, share in shares],
                 "colorscale": FAINT_TO_STRONG,
                 "cmin": 0,
-                "cmax": shares[-1][1],
+                "cmax": shares[-1][1].value,
                 "cornerradius": 4,
             },
-            hovertext=[f"{plain(name)}: {share:.1%}" for name, share in shares],
+            error_x={
+                "type": "data",
+                "array": [share.high - share.value for _, share in shares],
+                "arrayminus": [share.value - share.low for _, share in shares],
+                "color": "rgba(139, 149, 167, 0.75)",
+                "thickness": 1.2,
+                "width": 3,
+            },
+            hovertext=[f"{plain(name, 100)}: {share.value:.1%} ({_between(share)})" for name, share in shares],
             hovertemplate="%{hovertext}<extra></extra>",
         ),
+        go.Scatter(
+            x=[share.high for _, share in shares],
+            y=places,
+            mode="text",
+            text=[f"  {share.value:.0%}" if share.value >= PERCENT else "  &lt; 1%" for _, share in shares],
+            textposition="middle right",
+            cliponaxis=False,
+            hoverinfo="skip",
+        ),
+        showlegend=False,
         bargap=0.35,
         xaxis={
             "tickformat": ".0%",
-            "range": [0, shares[-1][1] * 1.15],
-            "title": {"text": "Share of what makes the best trials differ"},
+            "range": [0, largest * 1.15],
+            "title": {"text": "Share of what makes trials differ"},
         },
         yaxis={
             "tickmode": "array",
             "tickvals": places,
-            "ticktext": [plain(name, 24) for name, _ in shares],
+            "ticktext": [plain(labels[name]) for name, _ in shares],
             "showgrid": False,
         },
     )
-    return Drawing(figure)
+    return Drawing(figure, note=subject.importances.doubt, min_height=HEIGHT_OF_BAR * len(shares) + 90)
+
+
+def _between(share: Share) -> str:
+    return f"{share.low:.0%} to {share.high:.0%} in eight of ten halves of the trials"
 
 
 def _without_importances(subject: Subject) -> str | None:
-    missing = LEAST_TRIALS - len(subject.complete)
+    if not subject.complete:
+        return subject.why_nothing_is_complete()
+    if not any(trial.params for trial in subject.trials):
+        return "The trials have no parameters."
+    missing = LEAST_TRIALS - len(subject.judged)
     if missing > 0:
-        return f"{counted(missing, 'more complete trial')} until importances can be told."
-    return "All complete trials have the same value, so no parameter stands out." if subject.is_flat else None
+        return f"{counted(missing, 'more trial')} with a value until importances can be told."
+    if len(set(subject.judged)) == 1:
+        return "All trials have the same value, so no parameter stands out."
+    return None if subject.importances.shares else "Importances cannot be told of so many parameters."
 
 
 def _parallel_coordinate(subject: Subject) -> Drawing:
@@ -427,7 +455,7 @@ def _length(trial: FrozenTrial, subject: Subject) -> timedelta:
 def _rank(subject: Subject) -> Drawing:
     if words := _without_params(subject):
         return Drawing(words=words)
-    by_importance = sorted(subject.params, key=lambda name: -subject.importances.get(name, 0.0))
+    by_importance = sorted(subject.params, key=lambda name: -_importance(subject, name))
     together = [name for name in by_importance if all(name in trial.params for trial in subject.complete)][:2]
     if len(together) < 2:  # noqa: PLR2004 - a plane has two
         return Drawing(words="This chart compares two parameters, and fewer than two are part of every trial.")
@@ -461,13 +489,18 @@ def _rank(subject: Subject) -> Drawing:
     return Drawing(dressed(markers, xaxis=across.axis(), yaxis=up.axis()), note=_part(sample, subject))
 
 
+def _importance(subject: Subject, name: str) -> float:
+    share = subject.importances.shares.get(name)
+    return share.value if share else 0.0
+
+
 CHARTS: dict[str, Chart] = {
     "optimization-history": Chart(
         "Optimization history", "The value of each trial, and the best so far.", _optimization_history
     ),
     "param-importances": Chart(
         "Parameter importances",
-        "What sets the best trials apart (PED-ANOVA).",
+        "What makes trials differ; a whisker says how sure that is.",
         _param_importances,
     ),
     "parallel-coordinate": Chart(
@@ -495,7 +528,7 @@ CHARTS_OF_SEVERAL: dict[str, Chart] = {
     ),
     "param-importances": Chart(
         "Parameter importances",
-        "What sets the best trials of the first objective apart (PED-ANOVA).",
+        "What makes trials differ under the first objective; a whisker says how sure that is.",
         _param_importances,
     ),
     "timeline": CHARTS["timeline"],

@@ -18,7 +18,7 @@ AGAIN_SECONDS = 0.1
 
 def import_all() -> None:
     """What the first figures would import: this module has its own imports, and `importances` puts one off."""
-    import_module("optuna.importance")
+    import_module("scipy.optimize")
 
 
 def render_within(subject: Subject, seconds: float) -> dict[str, str]:

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from tuning_api.search import Direction
 from tuning_operator import feasibility
 from tuning_operator.decide.front import front
-from tuning_operator.importances import importances
+from tuning_operator.importances import Importances, importances, judged
 
 
 def first_value(trial: FrozenTrial) -> float:
@@ -97,14 +97,14 @@ class Subject:
         return tuple(dict.fromkeys(name for trial in self.complete for name in trial.params))
 
     @cached_property
-    def importances(self) -> dict[str, float]:
-        """Share of each parameter in what makes good trials differ from others; empty while that cannot be told."""
-        return importances(self.complete, self.directions[0])
+    def importances(self) -> Importances:
+        """Share of each parameter in what makes trials differ."""
+        return importances(self.trials)
 
-    @property
-    def is_flat(self) -> bool:
-        """Whether all complete trials have the same value."""
-        return len({first_value(trial) for trial in self.complete}) <= 1
+    @cached_property
+    def judged(self) -> tuple[float, ...]:
+        """The values that importances are told by."""
+        return tuple(value for _, value in judged(self.trials))
 
     def sample(self, most: int) -> "Subject":
         """The complete trials, or the best half and an even choice of the others, in their order."""

@@ -19,6 +19,7 @@ from tuning_api.status import Phase
 from tuning_operator.charts.wording import LABELS, counted, duration, shown
 from tuning_operator.cli.screen import Screen
 from tuning_operator.cli.views import in_words
+from tuning_operator.importances import Importances
 from tuning_operator.local.errors import BadInputError
 from tuning_operator.local.place import Place
 from tuning_operator.local.progress import Progress, TrialView
@@ -46,9 +47,7 @@ def _console() -> Screen:
     return console if console.is_terminal else Screen(width=_WIDTH_OF_FILES)
 
 
-def conclusion(
-    progress: Progress, *, importances: Mapping[str, float], place: Place, report: Path | None, logs: Path
-) -> None:
+def conclusion(progress: Progress, *, importances: Importances, place: Place, report: Path | None, logs: Path) -> None:
     """What a person wants to know when a study has ended."""
     console = _console()
     is_complete = progress.phase is Phase.COMPLETE
@@ -58,9 +57,11 @@ def conclusion(
     if shown_trials := progress.front[:FRONT_SHOWN] if progress.has_front else progress.ranked[:BEST_SHOWN]:
         console.print()
         console.print(_fitting_table(console, progress, shown_trials))
-    if importances:
+    if importances.shares:
         console.print()
         console.print(_importances(importances, progress))
+    if importances.doubt:
+        console.print(Text(importances.doubt), soft_wrap=True)
     console.print()
     if report:
         console.print(Text(f"report:     {report}"), soft_wrap=True)
@@ -124,14 +125,17 @@ def _names(trials: tuple[TrialView, ...]) -> list[str]:
     return list(dict.fromkeys(name for trial in trials for name in trial.params))
 
 
-def _importances(importances: Mapping[str, float], progress: Progress) -> Table:
+def _importances(importances: Importances, progress: Progress) -> Table:
+    """A bar for each parameter, beside its share and where that is in eight of ten halves of the trials."""
     table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="bold")
     table.add_column(Text(f"importance for {progress.objectives[0]}" if progress.has_front else "importance"))
     table.add_column("", justify="right")
+    table.add_column("between", justify="right")
     table.add_column("", width=24)
-    largest = max(importances.values())
-    for name, share in sorted(importances.items(), key=lambda item: -item[1]):
-        table.add_row(Text(name), f"{share:.0%}", Bar(largest, 0, share, color="green"))
+    largest = max(share.value for share in importances.shares.values())
+    for name, share in importances.shares.items():
+        between = f"{share.low:.0%} and {share.high:.0%}"
+        table.add_row(Text(name), f"{share.value:.0%}", between, Bar(largest, 0, share.value, color="green"))
     return table
 
 

@@ -27,6 +27,7 @@ from tuning_operator.cli.views import JsonView, PlainView, SilentView, View
 from tuning_operator.controller import Controller, Pace
 from tuning_operator.errors import DatabaseUnavailable
 from tuning_operator.executors.local import LocalExecutor
+from tuning_operator.importances import importances
 from tuning_operator.local.database import OneDatabase
 from tuning_operator.local.errors import BadInputError
 from tuning_operator.local.place import Place, choose
@@ -276,7 +277,7 @@ def _conclude(this: Run, exit_code: Exit, *, with_report: bool) -> None:
     report = _written_report(this) if with_report else None
     results.conclusion(
         now,
-        importances=this.executor.status.importances or {},
+        importances=importances(this.data().trials),
         place=this.place,
         report=report,
         logs=this.place.folder.logs,
