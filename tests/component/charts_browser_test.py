@@ -195,6 +195,75 @@ def test_each_chart_of_the_status_has_a_page_of_its_own(visitor: Visitor) -> Non
     expect(page.get_by_role("heading", name="digits")).to_be_visible()
 
 
+@pytest.mark.parametrize("chart", list(CHARTS))
+def test_a_chart_alone_has_these_buttons_and_no_other(visitor: Visitor, chart: str) -> None:
+    """None of them sends the figure anywhere; Plotly's own set has one that does."""
+    page = visitor.open("digits", chart)
+    plot = page.locator(".js-plotly-plot")
+    names = page.eval_on_selector_all(".modebar-btn", "buttons => buttons.map(button => button.dataset.title)")
+    assert names == ["Download plot as a PNG", "Zoom", "Pan", "Zoom in", "Zoom out", "Reset axes"]
+    told = plot.evaluate("plot => [plot._context.plotlyServerURL, plot._context.showSendToCloud]")
+    assert told == ["", False]
+    for link in page.eval_on_selector_all(".plot a[href]", "links => links.map(link => link.href)"):
+        assert link.startswith(visitor.site.origin)
+    under = """() => {
+      const bar = document.querySelector(".modebar-group").parentElement.getBoundingClientRect();
+      const covered = [...document.querySelectorAll(".plot :is(.legend, .plotbg, .annotation, .cartesianlayer .bg)")];
+      const boxes = covered.map(item => item.getBoundingClientRect());
+      return boxes.filter(box => box.height && box.top < bar.bottom - 1).length;
+    }"""
+    assert page.evaluate(under) == 0
+    assert (
+        page.eval_on_selector(".modebar-group", "group => getComputedStyle(group).backgroundColor")
+        == "rgba(0, 0, 0, 0)"
+    )
+
+
+def test_in_its_card_a_chart_has_no_buttons(visitor: Visitor) -> None:
+    page = visitor.open("digits")
+    assert page.locator(".modebar-btn").count() == 0
+
+
+def test_a_zoom_outlives_the_next_trial(visitor: Visitor) -> None:
+    trials = list(a_search(40))
+    visitor.site.shelf.put("zoomed", a_study_data(trials))
+    page = visitor.open("zoomed", FOUR[0])
+    axis = "plot => plot._fullLayout.xaxis.range"
+    page.locator(".modebar-btn[data-title='Zoom in']").click()
+    page.wait_for_function("document.querySelector('.plot')._fullLayout.xaxis.range[0] > 1")
+    zoomed, drawn = page.eval_on_selector(".plot", axis), page.get_attribute("body", "data-drawn")
+    visitor.site.shelf.put(
+        "zoomed", a_study_data([*trials, a_finished_trial(42, value=0.999, params=dict(trials[0].params))])
+    )
+    expect(page.locator("body")).not_to_have_attribute("data-drawn", drawn or "")
+    assert page.eval_on_selector(".plot", axis) == zoomed
+    page.locator(".modebar-btn[data-title='Reset axes']").click()
+    page.wait_for_function("document.querySelector('.plot')._fullLayout.xaxis.range[0] < 1")
+
+
+def test_the_first_rows_are_there_before_the_table_is_seen(visitor: Visitor) -> None:
+    """As they are in print; the others come when it is scrolled to."""
+    visitor.site.shelf.put("many", a_study_data(a_search(200)))
+    page = visitor.open("many")
+    laid_out = "rows => rows.filter(row => row.getBoundingClientRect().height > 0).length"
+    assert page.eval_on_selector_all("#trials tbody tr", laid_out) == 30
+    page.locator("#trials-title").scroll_into_view_if_needed()
+    page.locator("#trials").scroll_into_view_if_needed()
+    expect(page.locator("#trials tbody tr").nth(150)).to_be_visible()
+
+
+def test_a_study_without_a_value_begins_with_its_trials(visitor: Visitor) -> None:
+    """And all charts that have nothing to show share a card."""
+    visitor.site.shelf.put("all failed", a_study_data(POOR_RELATIVES["only failed trials"]))
+    page = visitor.open("all failed")
+    table, charts = page.locator("section.trials").bounding_box(), page.locator("section.charts").bounding_box()
+    assert table is not None
+    assert charts is not None
+    assert table["y"] < charts["y"]
+    expect(page.locator(".blank")).to_contain_text("Optimization history, Parameter importances")
+    assert page.locator(".grid > .card:has(.words):visible").count() == 0
+
+
 def test_the_summary_says_what_matters(visitor: Visitor) -> None:
     """Phase, progress, the best trial, and what pruning saved."""
     best = subject(a_study_data(), now=NOW).ranked[0]

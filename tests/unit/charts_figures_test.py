@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from tests.support.chart_studies import (
@@ -110,6 +110,51 @@ IMPORTANCES_IN_WORDS = {
 def test_importances_that_cannot_be_told_are_words(study: str, sentence: str) -> None:
     """A model would give numbers all the same."""
     assert sentence == words(POOR_RELATIVES[study])["param-importances"]
+
+
+def test_importances_have_whiskers_and_say_what_is_not_sure() -> None:
+    """Which parameter is first in a search of sixty trials is sure; in six it is not."""
+    answer = drawn(a_search(60))["param-importances"]
+    bars = traces(answer)[0]
+    assert answer["note"] is None
+    assert all(
+        low >= 0 and high >= 0
+        for low, high in zip(bars["error_x"]["arrayminus"], bars["error_x"]["array"], strict=True)
+    )
+    few = drawn(a_search(8, running=0))["param-importances"]
+    assert str(few["note"]).endswith(
+        "trials are too few to tell which parameter matters most: halves of them disagree."
+    )
+
+
+CHOICES = [[64], [64, 64], {"width": (1, 2)}, True, 1, "1", None, math.inf, "two\nlines"]
+
+
+@pytest.mark.filterwarnings("ignore:Choices for a categorical distribution:UserWarning")
+@pytest.mark.parametrize("direction", [[StudyDirection.MAXIMIZE], [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE]])
+def test_choices_of_any_kind_are_drawn(direction: list[StudyDirection]) -> None:
+    """An objective may suggest what it likes."""
+    space: dict[str, BaseDistribution] = {"layers": CategoricalDistribution(CHOICES), "b": FloatDistribution(0, 1)}
+    trials = [
+        a_finished_trial(at, value=at / 9, params={"layers": choice, "b": at / 9}, distributions=space)
+        for at, choice in enumerate(CHOICES)
+    ]
+    for trial in trials:
+        trial.values = [trial.values[0]] * len(direction)
+    answers = drawn(trials, spec=None, directions=tuple(direction))
+    without = {key for key, answer in answers.items() if not answer["figure"]}
+    assert without <= {"intermediate-values"}
+
+
+def test_headings_of_parallel_coordinates_have_room() -> None:
+    """Each is as wide as it is long; a phone scrolls."""
+    names = [f"encoder.transformer.layers.{at}.dropout_probability" for at in range(30)]
+    space: dict[str, BaseDistribution] = {name: FloatDistribution(0, 1) for name in names}
+    trials = [a_finished_trial(at, value=at, params=dict.fromkeys(names, 0.5), distributions=space) for at in range(5)]
+    answer = drawn(trials, spec=None)["parallel-coordinate"]
+    headings = [note["text"] for note in answer["figure"]["layout"]["annotations"] if note["text"].startswith("<b>")]
+    assert len(set(headings)) == 31
+    assert answer["minWidth"] >= 31 * 7 * max(len(heading) - len("<b></b>") for heading in headings)
 
 
 def test_infinite_values_are_left_out_of_the_history() -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
+from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from tests.support.chart_studies import (
@@ -29,8 +30,10 @@ from tuning_api.status import Phase, Reason, StudyStatus
 from tuning_operator.charts.source import StudyData
 from tuning_operator.charts.summary import MOST_OF_FRONT, Summary, search_space, subject, summary
 from tuning_operator.charts.table import MOST_ROWS, Table, table
-from tuning_operator.charts.wording import counted, duration, shortened, shown
+from tuning_operator.charts.wording import counted, duration, shortened, shown, told_apart
 from tuning_operator.model import Clock
+
+MANY: dict[str, BaseDistribution] = {f"p{at}": FloatDistribution(0, 1) for at in range(30)}
 
 
 def summary_of(data: StudyData) -> Summary:
@@ -58,7 +61,9 @@ DURATIONS = {
     None: "",
     0.0: "0 s",
     0.04: "0.0 s",
-    9.96: "10.0 s",
+    9.94: "9.9 s",
+    9.96: "10 s",
+    10.2: "10 s",
     59.9: "59 s",
     61.0: "1 min 1 s",
     599.0: "9 min 59 s",
@@ -192,6 +197,7 @@ def test_a_study_that_advances_needs_no_call_out() -> None:
     assert (silent.phase, silent.message) == ("Pending", "The operator has not reported on this study yet.")
 
 
+NOT_KNOWN = ("not known", "1 trial cut short, of unknown length")
 SAVINGS = {
     "pruned trials": (
         [pruned(0, **{contract.EPOCHS_ATTRIBUTE: 5, contract.MAX_EPOCHS_ATTRIBUTE: 20})],
@@ -205,10 +211,10 @@ SAVINGS = {
         ],
         ("0%", "5 epochs run"),
     ),
-    "epochs that nobody counted": ([pruned(0)], ("0%", "no trial was cut short")),
+    "epochs that nobody counted": ([pruned(0)], NOT_KNOWN),
     "attributes that user code has overwritten": (
         [pruned(0, **{contract.EPOCHS_ATTRIBUTE: "many", contract.MAX_EPOCHS_ATTRIBUTE: True})],
-        ("0%", "no trial was cut short"),
+        NOT_KNOWN,
     ),
 }
 
@@ -382,3 +388,64 @@ def test_without_a_feasible_trial_the_page_says_so() -> None:
         None,
         "None of the 2 complete trials is feasible: each breaks a constraint.",
     )
+
+
+def test_the_sentence_counts_what_the_page_counts() -> None:
+    """The status is some seconds older than the rows."""
+    page = said(status=a_status(message="57 of 80 trials done, 2 workers running"))
+    assert (page.ended, page.message) == (58, "58 of 80 trials done, 2 workers running")
+    assert said(spec=None).message == "58 of 80 trials done, 2 workers running"
+
+
+def test_of_many_parameters_ten_are_seen_at_once() -> None:
+    best = said([a_finished_trial(0, params={f"p{at}": 0.1 for at in range(30)}, distributions=MANY)]).best
+    assert best is not None
+    assert ([name for name, _ in best.lines], len(best.folded)) == ([f"p{at}" for at in range(10)], 20)
+
+
+def test_a_pruned_trial_is_listed_with_its_last_finite_report() -> None:
+    """NaN is no value to sort by."""
+    rows = listed(
+        [
+            a_finished_trial(0, TrialState.PRUNED, intermediate_values={0: 0.7, 1: 0.3}),
+            a_finished_trial(1, TrialState.PRUNED, intermediate_values={0: 0.7, 1: float("nan")}),
+            a_finished_trial(2, TrialState.PRUNED),
+            a_finished_trial(3, value=0.5),
+        ]
+    ).rows
+    assert [(row.values, row.is_last_report) for row in reversed(rows)] == [
+        ([0.3], True),
+        ([None], True),
+        ([None], True),
+        ([0.5], False),
+    ]
+
+
+LAYERS = [
+    f"encoder.transformer.layers.{at}.{part}.dropout_probability" for at in range(15) for part in ("attention", "ff")
+]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        LAYERS,
+        [*LAYERS, "learning_rate"],
+        ["a" * 60 + end for end in ("", "b", "bc")],
+        ["x" * 30 + str(at) + "y" * 30 for at in range(120)],
+        [f"{at}" + "z" * 40 for at in range(12)],
+    ],
+    ids=lambda names: names[-1],
+)
+@pytest.mark.parametrize("most", [16, 24])
+def test_long_names_are_told_apart(names: list[str], most: int) -> None:
+    labels = told_apart(names, most)
+    assert list(labels) == names
+    assert len(set(labels.values())) == len(names)
+    assert max(map(len, labels.values())) <= most
+
+
+def test_names_that_have_room_are_whole_and_long_ones_begin_where_they_differ() -> None:
+    labels = told_apart([*LAYERS, "learning_rate"], 24)
+    assert labels["learning_rate"] == "learning_rate"
+    assert labels[LAYERS[20]] == "…10.atte…out_probability"

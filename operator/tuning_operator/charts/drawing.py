@@ -134,9 +134,9 @@ class Scale:
         value = trial.params[self.name]
         return float(self.choices.index(shown(value)) if self.choices else value)
 
-    def axis(self) -> dict[str, Any]:
+    def axis(self, label: str) -> dict[str, Any]:
         """The axis in Plotly's words."""
-        axis: dict[str, Any] = {"title": {"text": plain(self.name, 24)}, "tickangle": 0}
+        axis: dict[str, Any] = {"title": {"text": plain(label)}, "tickangle": 0}
         if self.choices:
             return axis | _ticked(self.ticks()) | {"range": [-0.5, len(self.choices) - 0.5]}
         if self.is_log:
@@ -159,7 +159,7 @@ def _decades(low: float, high: float) -> list[tuple[float, str]]:
     """Powers of ten between two exponents, not too many; the two ends where there are fewer than two."""
     exponents = range(math.ceil(low), math.floor(high) + 1)
     if len(exponents) < 2:  # noqa: PLR2004 - one says nothing about the scale
-        return [(10**exponent, f"{10**exponent:.2g}") for exponent in (low, high)]
+        return [(10**exponent, brief(10**exponent)) for exponent in (low, high)]
     stride = math.ceil(len(exponents) / MOST_DECADES)
     return [(10.0**exponent, _power(exponent)) for exponent in exponents[::stride]]
 
@@ -168,6 +168,11 @@ def _power(exponent: int) -> str:
     return f"{10.0**exponent:g}" if abs(exponent) < 4 else f"1e{exponent}"  # noqa: PLR2004 - longer than its exponent
 
 
+def brief(value: float) -> str:
+    """A number in three digits, without an exponent where it is short."""
+    return f"{value:.0f}" if 1000 <= abs(value) < 100_000 else f"{value:.3g}"  # noqa: PLR2004 - as shown above
+
+
 def _padded(low: float, high: float) -> list[float]:
-    room = (high - low) * PADDING or 0.5
+    room = (high - low) * PADDING or abs(low) * PADDING or 0.5
     return [low - room, high + room]

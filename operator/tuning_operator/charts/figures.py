@@ -37,7 +37,7 @@ from tuning_operator.charts.drawing import (
     panel_domain,
     plain,
 )
-from tuning_operator.charts.parallel import WIDTH_OF_AXIS, parallel_coordinates
+from tuning_operator.charts.parallel import headings, parallel_coordinates, width_of
 from tuning_operator.charts.subject import Subject, value_of
 from tuning_operator.charts.wording import LABELS, counted, duration, told_apart
 from tuning_operator.importances import LEAST_TRIALS, Share
@@ -295,8 +295,9 @@ def _parallel_coordinate(subject: Subject) -> Drawing:
         return Drawing(words=words)
     axes = len(subject.params) + len(subject.metrics)
     sample = subject.sample(_most_trials(axes))
+    labels = headings(sample)
     note = _notes(sample, subject, "Dotted lines")
-    return Drawing(parallel_coordinates(sample), note=note, min_width=WIDTH_OF_AXIS * axes)
+    return Drawing(parallel_coordinates(sample, labels), note=note, min_width=width_of(labels))
 
 
 def _slice(subject: Subject) -> Drawing:
@@ -305,6 +306,7 @@ def _slice(subject: Subject) -> Drawing:
     rows = len(subject.metrics)
     sample = subject.sample(_most_trials(len(subject.params) * rows))
     scales = [Scale.of(name, sample.complete) for name in sample.params]
+    labels = told_apart(sample.params, 18)
     figure = dressed(
         *(
             panel
@@ -315,7 +317,7 @@ def _slice(subject: Subject) -> Drawing:
         showlegend=False,
         **_rows(sample.metrics),
         **{
-            f"xaxis{place}": scale.axis()
+            f"xaxis{place}": scale.axis(labels[scale.name])
             | {"domain": panel_domain(place, of=len(scales), gap=GAP_OF_PANELS), "anchor": _row(rows - 1, "y")}
             for place, scale in enumerate(scales, start=1)
         },
@@ -486,7 +488,9 @@ def _rank(subject: Subject) -> Drawing:
             },
         },
     )
-    return Drawing(dressed(markers, xaxis=across.axis(), yaxis=up.axis()), note=_part(sample, subject))
+    labels = told_apart(together, 40)
+    figure = dressed(markers, xaxis=across.axis(labels[across.name]), yaxis=up.axis(labels[up.name]))
+    return Drawing(figure, note=_part(sample, subject))
 
 
 def _importance(subject: Subject, name: str) -> float:
@@ -585,7 +589,7 @@ def _rows(metrics: Sequence[str]) -> dict[str, Any]:
     places = range(len(metrics), 0, -1)
     return {
         f"yaxis{row}": {
-            "title": {"text": plain(metric, 18)},
+            "title": {"text": plain(metric, 26)},
             "domain": panel_domain(place, of=len(metrics), gap=GAP_OF_PANELS),
             "nticks": 5,
         }

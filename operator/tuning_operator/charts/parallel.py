@@ -7,15 +7,20 @@ and it cannot draw a parameter that exists in some trials only.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import plotly.graph_objects as go
 from optuna.trial import FrozenTrial
 
-from tuning_operator.charts.drawing import GOOD, Scale, dressed, hover, plain
+from tuning_operator.charts.drawing import GOOD, Scale, brief, dressed, hover, plain
 from tuning_operator.charts.subject import Subject, value_of
+from tuning_operator.charts.wording import shortened, told_apart
 
 WIDTH_OF_AXIS = 76
+WIDTH_OF_LETTER = 7.6
+"""Pixels, of a bold one on average."""
+LETTERS_OF_HEADING = 20
 _STYLES = (
     (0.0, {"color": GOOD, "width": 3.2}),
     (0.1, {"color": "rgba(91, 79, 240, 0.75)", "width": 1.8}),
@@ -39,8 +44,24 @@ class _Axis:
     """What is said about a trial where it crosses."""
 
 
-def parallel_coordinates(subject: Subject) -> go.Figure:
-    """Draw complete trials, at least one."""
+def headings(subject: Subject) -> list[str]:
+    """What stands above each axis: the objectives', then the parameters'."""
+    labels = told_apart(subject.params, LETTERS_OF_HEADING)
+    return [
+        *(shortened(metric, LETTERS_OF_HEADING) for metric in subject.metrics),
+        *(labels[name] for name in subject.params),
+    ]
+
+
+def width_of(labels: Sequence[str]) -> int:
+    """Pixels that all axes need: two neighbours' headings stand beside each other, each in the middle of its axis."""
+    pairs = pairwise(labels)
+    apart = max((len(left) + len(right)) / 2 * WIDTH_OF_LETTER + 10 for left, right in pairs)
+    return math.ceil(max(apart, WIDTH_OF_AXIS) * len(labels))
+
+
+def parallel_coordinates(subject: Subject, labels: Sequence[str]) -> go.Figure:
+    """Draw complete trials, at least one, with a label above each axis."""
     objectives = range(len(subject.metrics))
     axes = [
         *(_value_axis(subject, objective) for objective in objectives),
@@ -56,7 +77,7 @@ def parallel_coordinates(subject: Subject) -> go.Figure:
             {"type": "line", "x0": at, "x1": at, "y0": 0, "y1": 1, "name": "axis", "line": {"width": 1}}
             for at in range(len(axes))
         ],
-        annotations=[note for at, axis in enumerate(axes) for note in _notes(at, axis)],
+        annotations=[note for at, axis in enumerate(axes) for note in _notes(at, axis, labels[at])],
     )
 
 
@@ -96,7 +117,7 @@ def _share(value: float, low: float, high: float) -> float:
 
 
 def _ends(low: float, high: float) -> list[tuple[float, str]]:
-    return [(0.5, f"{low:.3g}")] if low == high else [(0.0, f"{low:.3g}"), (1.0, f"{high:.3g}")]
+    return [(0.5, brief(low))] if low == high else [(0.0, brief(low)), (1.0, brief(high))]
 
 
 def _groups(subject: Subject) -> list[tuple[Sequence[FrozenTrial], dict[str, Any]]]:
@@ -145,9 +166,9 @@ def _has_lone_points(heights: Sequence[float | None]) -> bool:
     return any(at is not None and before is after is None for before, at, after in around)
 
 
-def _notes(at: int, axis: _Axis) -> list[dict[str, Any]]:
+def _notes(at: int, axis: _Axis, label: str) -> list[dict[str, Any]]:
     common = {"showarrow": False, "x": at}
-    name = {"text": f"<b>{plain(axis.name, 16)}</b>", "y": 1, "yanchor": "bottom", "yshift": 10}
+    name = {"text": f"<b>{plain(label)}</b>", "y": 1, "yanchor": "bottom", "yshift": 10}
     ticks = [
         {"text": label, "y": height, "xanchor": "left", "xshift": 5, "name": "tick", "font": {"size": 11}}
         for height, label in axis.ticks

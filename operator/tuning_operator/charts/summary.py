@@ -1,6 +1,7 @@
 """What a page says about a study before its charts, from the trials where they say more than the last status does."""
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,6 +23,8 @@ _NO_FAULTS = frozenset({Reason.SUSPENDED, Reason.QUEUED_BY_KUEUE, Reason.NO_WORK
 _LEAST_AT_ONCE = 0.05
 MOST_OF_FRONT = 8
 """Trials of a Pareto front that the summary lists; the table marks all of them."""
+MOST_PARAMS = 10
+"""Parameters of the best trial that are seen at once; the others unfold."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,8 @@ class Best:
     detail: str
     lines: list[tuple[str, str]]
     """The parameters; of a front, its trials with their values."""
+    folded: list[tuple[str, str]]
+    """Parameters that are seen when they are asked for."""
     more: int
     """Trials of the front that are not listed."""
     yaml: str
@@ -78,6 +83,8 @@ class Summary:
     learned_from: str
     ended: int
     total: int | None
+    has_values: bool
+    """Whether any trial is complete, so that charts have something to show."""
     parts: list[Part]
     call_out: CallOut | None
     best: Best | None
@@ -107,12 +114,13 @@ def summary(data: StudyData, drawn: Subject, *, now: datetime) -> Summary:
         namespace=data.namespace,
         name=data.name,
         phase=phase.value,
-        message=data.status.message or "The operator has not reported on this study yet.",
+        message=_message(data, total=total),
         goals=_goals(drawn, data.spec.constraints or [] if data.spec else []),
         has_front=drawn.has_front,
         learned_from=_learned_from(data.warm_started),
         ended=sum(trial.state.is_finished() for trial in data.trials),
         total=total,
+        has_values=bool(drawn.complete),
         parts=_parts(data.trials, total=max(total or 0, len(data.trials), 1)),
         call_out=_call_out(data),
         best=_best(drawn, study=data.name),
@@ -147,6 +155,15 @@ _STATES = {
     "failed": TrialState.FAIL,
     "running": TrialState.RUNNING,
 }
+
+
+def _message(data: StudyData, *, total: int | None) -> str:
+    """The status' sentence, with the count of the rows: it is some seconds older than they are."""
+    message = data.status.message or "The operator has not reported on this study yet."
+    if total is None:
+        return message
+    ended = sum(trial.state.is_finished() for trial in data.trials)
+    return re.sub(r"^\d+ of \d+ trials done", f"{ended} of {total} trials done", message)
 
 
 def _parts(trials: Iterable[FrozenTrial], *, total: int) -> list[Part]:
@@ -195,10 +212,11 @@ def _best(drawn: Subject, *, study: str) -> Best | None:
         lines = [(f"trial {trial.number}", words) for trial, words in zip(shown_trials, values, strict=True)]
         detail = "trial that no other one beats" if len(drawn.best) == 1 else "trials, each better in something"
         more = len(drawn.best) - len(shown_trials)
-        return Best(str(len(drawn.best)), detail, [("", " · ".join(drawn.metrics)), *lines], more, yaml_)
+        return Best(str(len(drawn.best)), detail, [("", " · ".join(drawn.metrics)), *lines], [], more, yaml_)
     (trial,) = drawn.best
     params = [(name, shown(value)) for name, value in trial.params.items()]
-    return Best(shown(drawn.values(trial)[0]), f"trial {trial.number}", params, 0, yaml_)
+    value, detail = shown(drawn.values(trial)[0]), f"trial {trial.number}"
+    return Best(value, detail, params[:MOST_PARAMS], params[MOST_PARAMS:], 0, yaml_)
 
 
 def _copied(trial: FrozenTrial, drawn: Subject, *, study: str) -> str:
@@ -233,6 +251,8 @@ def _saved(trials: Iterable[FrozenTrial]) -> Fact:
     run = sum(trained or 0 for _, trained, _ in plans)
     pruned = [(trained or 0, planned or 0) for state, trained, planned in plans if state is TrialState.PRUNED]
     saved = sum(max(0, planned - trained) for trained, planned in pruned)
+    if pruned and not saved:
+        return Fact("Saved by pruning", "not known", f"{counted(len(pruned), 'trial')} cut short, of unknown length")
     if not saved:
         return Fact("Saved by pruning", "0%", f"{run:,} epochs run" if run else "no trial was cut short")
     return Fact("Saved by pruning", f"{saved / (run + saved):.0%}", f"{saved:,} of {run + saved:,} epochs")

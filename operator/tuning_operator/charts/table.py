@@ -1,5 +1,6 @@
 """The table of trials, newest first."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,6 +18,8 @@ from tuning_operator.charts.wording import LABELS
 from tuning_operator.model import utc
 
 MOST_ROWS = 1000
+LETTERS_AT_ONCE = 110
+"""Of the cause of a failure: a longer one unfolds."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,15 @@ class Row:
     """It failed, and nobody wrote down why."""
     retry_of: int | None
     is_best: bool
+    is_last_report: bool
+    """Its value is what it last reported, since it was pruned."""
     broken: list[str]
     """The constraints that it breaks, with by how much."""
+
+    @property
+    def unfolds(self) -> bool:
+        """Whether its failure has more to say than two lines."""
+        return bool(self.failure and (self.failure.details or len(self.failure.message) > LETTERS_AT_ONCE))
 
 
 @dataclass(frozen=True)
@@ -114,11 +124,15 @@ def _row(trial: FrozenTrial, drawn: Subject, *, limited: list[str], best: set[in
         is_unexplained=trial.state is TrialState.FAIL and failure is None,
         retry_of=_whole(trial.user_attrs.get(contract.RETRY_OF_ATTRIBUTE)),
         is_best=trial.number in best,
+        is_last_report=trial.state is TrialState.PRUNED,
         broken=excesses(trial),
     )
 
 
 def _values(trial: FrozenTrial, drawn: Subject, *, limited: list[str]) -> list[float | None]:
+    if trial.state is TrialState.PRUNED and trial.intermediate_values and not drawn.has_front:
+        last = trial.intermediate_values[max(trial.intermediate_values)]
+        return [last if math.isfinite(last) else None, *[None] * len(limited)]
     if trial.state is not TrialState.COMPLETE:
         return [None] * (len(drawn.metrics) + len(limited))
     return [*drawn.values(trial), *(limited_value(trial, metric) for metric in limited)]

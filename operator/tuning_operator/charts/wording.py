@@ -77,9 +77,9 @@ def duration(seconds: float | None) -> str:
     """A span of time in its two largest units. Coarse on purpose: a page that says the same is not sent again."""
     if seconds is None:
         return ""
-    if 0 < seconds < 10:  # noqa: PLR2004 - below it a tenth matters
+    if 0 < seconds < 9.95:  # noqa: PLR2004 - below it a tenth matters
         return f"{seconds:.1f} s"
-    whole = int(seconds)
+    whole = max(10, int(seconds)) if seconds else 0
     if whole < _MINUTE:
         return f"{whole} s"
     if whole < _HOUR:

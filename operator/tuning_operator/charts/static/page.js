@@ -67,6 +67,19 @@
     return { ...layout, margin: { ...layout.margin, t: top } };
   }
 
+  // NB: Plotly forgets a zoom where the range beneath it has changed, as it does with each trial: beneath a zoom it stays.
+  const given = new WeakMap();
+  function withZoomsOf(plot, layout) {
+    const before = given.get(plot) ?? {};
+    for (const [name, axis] of Object.entries(layout)) {
+      const [was, is] = [before[name]?.range, plot.layout?.[name]?.range];
+      if (!/^[xy]axis\d*$/.test(name) || !axis.range || !was || !is || axis.uirevision !== before[name].uirevision) continue;
+      if (is.some((end, at) => end !== was[at])) axis.range = was;
+    }
+    given.set(plot, structuredClone(layout));
+    return layout;
+  }
+
   function say(plot, answer) {
     const note = plot.closest(".card").querySelector(".note");
     note.hidden = !answer.note;
@@ -87,15 +100,38 @@
     }
     plot.querySelector(".words")?.remove();
     const isAlone = Boolean(plot.closest(".single"));
-    const layout = themed(answer.figure.layout, colors);
+    const layout = withZoomsOf(plot, themed(answer.figure.layout, colors));
     const config = { ...CONFIG, displayModeBar: isAlone };
     await Plotly.react(plot, answer.figure.data, isAlone ? withButtons(layout) : layout, config);
+  }
+
+  // Charts that have nothing to show share a card.
+  function gatherBlanks() {
+    const blank = document.querySelector(".blank");
+    if (!blank) return;
+    const cards = [...document.querySelectorAll(".plot")].map((plot) => [plot.closest(".card"), plot.querySelector(".words")]);
+    const inWords = cards.filter(([, words]) => words);
+    const isShared = inWords.length > 1;
+    blank.hidden = !isShared;
+    for (const [card, words] of cards) card.hidden = isShared && Boolean(words);
+    const names = new Map(); // by what is said in their place
+    for (const [card, { textContent }] of inWords) {
+      names.set(textContent, [...(names.get(textContent) ?? []), card.querySelector("h3").textContent]);
+    }
+    const lines = [...names].map(([words, titles]) => {
+      const line = document.createElement("div");
+      const title = Object.assign(document.createElement("dt"), { textContent: titles.join(", ") });
+      line.append(title, Object.assign(document.createElement("dd"), { textContent: words }));
+      return line;
+    });
+    blank.querySelector("dl").replaceChildren(...(isShared ? lines : []));
   }
 
   async function drawAll() {
     await hasPlotly;
     const colors = colorsOfTheme();
     for (const plot of document.querySelectorAll(".plot")) await draw(plot, colors);
+    gatherBlanks();
     document.body.dataset.drawn = state.version;
   }
 
@@ -156,6 +192,18 @@
     sort();
   }
 
+  // All rows, once they can be seen; the first are there from the start.
+  const brief = document.querySelector(".table-card.brief");
+  const showAll = () => brief?.classList.remove("brief");
+  if (brief) {
+    new IntersectionObserver((entries, observer) => {
+      if (!entries.some((entry) => entry.isIntersecting)) return;
+      observer.disconnect();
+      showAll();
+    }).observe(brief);
+    addEventListener("beforeprint", showAll);
+  }
+
   // Copy
 
   async function copy(button) {
@@ -183,7 +231,9 @@
 
   function replaceSummary(html) {
     const hadFocus = summary.contains(document.activeElement);
+    const isOpen = summary.querySelector("details[data-kept]")?.open;
     summary.innerHTML = html;
+    if (isOpen) summary.querySelector("details[data-kept]")?.setAttribute("open", "");
     if (hadFocus) summary.querySelector("[data-copy]")?.focus();
   }
 
