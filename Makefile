@@ -62,7 +62,7 @@ $(AUDIT)/.installed: $(STAMP) requirements/audit.txt
 	@touch $@
 
 ##@ Measure it
-.PHONY: bench bench-overhead bench-first-trial bench-api-cost bench-many-studies bench-many-workers bench-charts bench-utilisation bench-pruning bench-storms storm
+.PHONY: bench bench-overhead bench-first-trial bench-api-cost bench-many-studies bench-many-workers bench-charts bench-utilisation bench-pruning bench-importances bench-storms storm
 bench: programs ## Measure all, and render docs/benchmarks.md: an hour (LONGER=1: hours)
 	@$(RUN) -m bench all $(if $(LONGER),--longer)
 
@@ -89,6 +89,9 @@ bench-utilisation: programs ## The share of a worker's time that is training
 
 bench-pruning: $(STAMP) ## Epochs and best values with and without the median pruner, over seeds
 	@$(RUN) -m bench pruning $(if $(LONGER),--longer)
+
+bench-importances: $(STAMP) ## Parameter importances beside Optuna's evaluators, where the truth is known
+	@$(RUN) -m bench importances $(if $(LONGER),--longer)
 
 bench-storms: programs ## Storms of kills over two studies: what was lost, and how long each fault is felt
 	@$(RUN) -m bench storms $(if $(LONGER),--longer)

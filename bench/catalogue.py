@@ -17,6 +17,7 @@ NAMES = (
     "charts",
     "utilisation",
     "pruning",
+    "importances",
     "storms",
 )
 """A module has an underscore where its name has a hyphen."""
