@@ -18,6 +18,8 @@ MAX_LEVELS = 16
 MAX_STEPS = 2**53
 """How many values a range with steps may have. Beyond it a float does not tell whole numbers apart (IEEE 754), and Optuna's
 decimals of 28 digits give up."""
+LARGEST_INT = 2**53 - 1
+"""Beyond it a double, which Optuna's tables and JSON have for a number, stands for several whole ones."""
 
 
 class Direction(StrEnum):
@@ -64,6 +66,10 @@ class Condition(Schema):
 
 
 _IMMUTABLE = "is immutable: Optuna cannot compare the trials, create a new study"
+_TOO_LARGE = (
+    f"an int parameter must be within -{LARGEST_INT} and {LARGEST_INT}: larger ones are not exact;"
+    " choose among texts, or an exponent"
+)
 _NUMERIC_FIELDS = ("low", "high", "step", "log")
 _PARAMETER_RULES = [
     rule(
@@ -94,6 +100,11 @@ _PARAMETER_RULES = [
         " && (!has(self.high) || self.high == double(int(self.high)))"
         " && (!has(self.step) || self.step == double(int(self.step))))",
         "an int parameter needs whole numbers for low, high and step",
+    ),
+    rule(
+        f"self.type != 'int' || ((!has(self.low) || self.low >= -{LARGEST_INT}.0)"
+        f" && (!has(self.high) || self.high <= {LARGEST_INT}.0))",
+        _TOO_LARGE,
     ),
     rule("self.type == oldSelf.type", f"type {_IMMUTABLE}", field_path=".type"),
     rule("(has(self.log) && self.log) == (has(oldSelf.log) && oldSelf.log)", f"log {_IMMUTABLE}", field_path=".log"),
@@ -158,10 +169,21 @@ def _categorical_fault(parameter: Parameter) -> str | None:
     for choice in parameter.choices:
         if not isinstance(choice, Scalar):
             return f"choices must be strings, numbers, booleans or null, and {choice!r} is none of them"
-    if len({(type(choice), choice) for choice in parameter.choices}) < len(parameter.choices):
-        return "choices must differ from each other"
+        if isinstance(choice, int) and abs(choice) >= 2**63:
+            return f"choices must be within 64 bits, and {choice} is not: write it as a text"
     if (length := len(json.dumps(parameter.choices))) > MAX_CHOICE_BYTES:
         return f"choices may have {MAX_CHOICE_BYTES:,} bytes together, and have {length:,}: give long ones a short name"
+    return _equal_choices(parameter.choices)
+
+
+def _equal_choices(choices: list[Any]) -> str | None:
+    """NB: to Optuna, which compares as Python does, true is 1 and false is 0: trials of the one are stored as the other."""
+    for place, choice in enumerate(choices):
+        if choice in choices[:place]:
+            known = choices[choices.index(choice)]
+            both = f"{json.dumps(known)} and {json.dumps(choice)}"
+            is_same = type(known) is type(choice)
+            return f"choices must differ from each other, and {both} {'are alike' if is_same else 'are one to Optuna'}"
     return None
 
 
@@ -188,8 +210,8 @@ def _fault_of_size(kind: ParameterType, low: float, high: float, step: float | N
     if not math.isfinite(high - low):
         return f"from {low:g} to {high:g} is more than a float can say: narrow the bounds"
     is_whole = kind is ParameterType.INT
-    if is_whole and max(abs(low), abs(high)) > MAX_STEPS:
-        return f"the bounds of an int parameter must lie between -2^53 and 2^53, not at {low:g} and {high:g}"
+    if is_whole and max(abs(low), abs(high)) > LARGEST_INT:
+        return _TOO_LARGE
     step = step or (1 if is_whole else None)
     if step is not None and (high - low) / step > MAX_STEPS:
         return f"from {low:g} to {high:g} in steps of {step:g} are more than 2^53 values: take a larger step"

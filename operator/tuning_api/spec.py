@@ -253,6 +253,7 @@ _ONE_OBJECTIVE_TO_STOP = "stopWhen needs exactly one objective: there is no sing
 _METRICS_OF_LIGHTNING = "constraints need trial.lightning: an objective of your own calls trial.set_constraint"
 _UNCOMPARABLE = "trials with different objectives cannot be compared"
 _ONE_OBJECTIVE_TO_PRUNE = "pruning needs exactly one objective: remove the pruner, or set its type to none"
+_OBJECTIVES_DIFFER = "two objectives have the same metric: results are told by its name"
 _CONDITIONS_NAME_PARAMETERS = rule(
     "self.all(p, !has(p.when) || self.exists(o, o.name == p.when.parameter && o.name != p.name))",
     "when.parameter must name another parameter of the search space",
@@ -335,7 +336,14 @@ class StudySpec(Schema):
     )
 
     objectives: list[Objective] = Field(
-        min_length=1, max_length=3, json_schema_extra=kubernetes(rules=[_immutable("objectives", _UNCOMPARABLE)])
+        min_length=1,
+        max_length=3,
+        json_schema_extra=kubernetes(
+            rules=[
+                _immutable("objectives", _UNCOMPARABLE),
+                rule("self.all(o, self.exists_one(other, other.metric == o.metric))", _OBJECTIVES_DIFFER),
+            ]
+        ),
     )
     """What the study optimises: one objective, or two or three for a Pareto front."""
     constraints: list[Constraint] | None = Field(
@@ -449,6 +457,8 @@ def _search_faults(spec: StudySpec) -> Iterator[str]:
 
 
 def _faults_of_goals(spec: StudySpec) -> Iterator[str]:
+    if len({objective.metric for objective in spec.objectives}) < len(spec.objectives):
+        yield _OBJECTIVES_DIFFER
     if len(spec.objectives) > 1 and spec.pruner is not None and spec.pruner.type is not PrunerType.NONE:
         yield _ONE_OBJECTIVE_TO_PRUNE
     if len(spec.objectives) > 1 and spec.stop_when is not None:

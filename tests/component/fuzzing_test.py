@@ -35,7 +35,7 @@ STUDIES = max(60, _MANY // 10)
 OPERATOR = f"system:serviceaccount:{SYSTEM_NAMESPACE}:tuningstudy-operator"
 
 KNOWN_TO_THE_MODELS_ALONE = {
-    "choices are free for a schema": r"choices must (be strings, numbers, booleans or null|differ from each other)",
+    "choices are free for a schema": r"choices must (be (strings, numbers, booleans or null|within 64 bits)|differ)",
     "conditions in a circle": r"the conditions of .* go round in a circle",
     "a condition that is never met": r"when\.in has .*, and .* has",
     "a point outside the space": r"enqueue\[\d+\] (is empty|names|gives)",

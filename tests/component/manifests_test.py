@@ -123,6 +123,14 @@ REFUSED = {
         {"constraints": [LATENCY], "trial": {"objective": "my.module:objective"}},
         "constraints need trial.lightning: an objective of your own calls trial.set_constraint",
     ),
+    "two objectives of one name": (
+        {"objectives": [VAL_ACC, VAL_ACC | {"direction": "minimize"}]},
+        "two objectives have the same metric: results are told by its name",
+    ),
+    "a whole number that is not exact": (
+        {"searchSpace": [{"name": "seed", "type": "int", "low": 0, "high": 2**53}]},
+        "larger ones are not exact",
+    ),
     "a target of two objectives": (
         {
             "objectives": [VAL_ACC, {"metric": "val_loss", "direction": "minimize"}],

@@ -357,6 +357,10 @@ REFUSED = {
         {"constraints": LATENCY, "trial": {"objective": "my.train:objective"}},
         "constraints need trial.lightning: an objective of your own calls trial.set_constraint",
     ),
+    "two objectives of one name": (
+        {"objectives": [TWO[0], TWO[0] | {"direction": "minimize"}]},
+        "two objectives have the same metric: results are told by its name",
+    ),
     "a target of two objectives": (
         {"objectives": TWO, "stopWhen": {"target": 0.9}},
         "stopWhen needs exactly one objective",

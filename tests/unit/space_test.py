@@ -40,6 +40,35 @@ def enumerated(parameters: list[Parameter]) -> set[str]:
     return found
 
 
+UNFIT: dict[str, tuple[dict[str, Any], str]] = {
+    "a whole number that a double has not": ({"type": "int", "low": 0, "high": 2**53 + 1}, "larger ones are not exact"),
+    "a negative one": ({"type": "int", "low": -(2**53), "high": 0}, "larger ones are not exact"),
+    "true and 1": ({"type": "categorical", "choices": [True, 1]}, "true and 1 are one to Optuna"),
+    "0 and false": ({"type": "categorical", "choices": ["a", 0, False]}, "0 and false are one to Optuna"),
+    "1 and 1.0": ({"type": "categorical", "choices": [1, 1.0]}, "1 and 1.0 are one to Optuna"),
+    "the same twice": ({"type": "categorical", "choices": ["a", "b", "a"]}, '"a" and "a" are alike'),
+    "more than 64 bits": ({"type": "categorical", "choices": [2**63]}, "must be within 64 bits, and 922"),
+}
+
+
+@pytest.mark.parametrize(("fields", "words"), UNFIT.values(), ids=UNFIT)
+def test_what_would_be_stored_as_something_else_is_refused(fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Parameter.model_validate({"name": "x"} | fields)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"type": "int", "low": 1 - 2**53, "high": 2**53 - 1},
+        {"type": "categorical", "choices": [True, "true", "1", None, 2**63 - 1, False]},
+    ],
+    ids=str,
+)
+def test_what_is_stored_as_it_is_may_be_searched(fields: dict[str, Any]) -> None:
+    Parameter.model_validate({"name": "x"} | fields)
+
+
 @given(parameters=st.one_of(finite_spaces(), conditional_spaces()))
 def test_a_space_has_as_many_points_as_can_be_counted(parameters: list[Parameter]) -> None:
     """The size is computed without listing the points: a budget is asked for on every pass."""
