@@ -6,7 +6,7 @@ import json
 import math
 
 import pytest
-from optuna.distributions import CategoricalDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from tests.support.chart_studies import (
@@ -184,6 +184,67 @@ def test_a_spreadsheet_computes_nothing_that_people_have_named() -> None:
     titles, fields = csv.reader(io.StringIO(results.csv_of_trials(a_progress(a_study_data([trial])))))
     cells = dict(zip(titles, fields, strict=True))
     assert (cells["'=cmd|' /C calc'!A0"], cells["'@x"], cells["low"]) == ("'=1+1", "'-1+1", "-0.5")
+
+
+def titled(names: list[str], *, metric: str = "loss") -> tuple[list[str], list[str]]:
+    """The titles of a spreadsheet of one trial, and its fields: the parameters' are 100, 101, ..."""
+    space = {name: FloatDistribution(0, 200) for name in names}
+    trial = a_finished_trial(0, params={name: 100.0 + at for at, name in enumerate(names)}, distributions=dict(space))
+    data = a_study_data([trial], spec=a_search_spec(objectives=[{"metric": metric, "direction": "minimize"}]))
+    titles, fields = csv.reader(io.StringIO(results.csv_of_trials(a_progress(data))))
+    return titles, fields
+
+
+def test_no_two_columns_have_one_name() -> None:
+    """Our own keep theirs; a reader by name gets the parameter, and the count of epochs."""
+    titles, fields = titled(["epochs", "seconds", "state", "trial", "loss", "params_epochs", "failure", "depth"])
+    cells = dict(zip(titles, fields, strict=True))
+    assert len(cells) == len(titles)
+    assert [
+        cells[name] for name in ("params_epochs", "params_seconds", "params_state", "params_trial", "params_loss")
+    ] == [
+        "100.0",
+        "101.0",
+        "102.0",
+        "103.0",
+        "104.0",
+    ]
+    assert (cells["params_params_epochs"], cells["params_failure"], cells["depth"]) == ("105.0", "106.0", "107.0")
+    assert (cells["trial"], cells["state"], cells["loss"]) == ("0", "Complete", "0.5")
+
+
+@pytest.mark.parametrize("metric", ["trial", "state", "epochs", "seconds", "retry_of", "failure"])
+def test_a_metric_has_a_column_of_its_own(metric: str) -> None:
+    titles, fields = titled([metric], metric=metric)
+    cells = dict(zip(titles, fields, strict=True))
+    assert (cells[f"metrics_{metric}"], cells[f"params_{metric}"], len(cells)) == ("0.5", "100.0", len(titles))
+
+
+def test_names_that_are_escaped_alike_are_told_apart() -> None:
+    titles, _ = titled(["=a", "'=a"])
+    assert len(set(titles)) == len(titles)
+
+
+@pytest.mark.parametrize("metric", ["trial", "params"])
+def test_the_best_trial_as_a_document_loses_nothing(metric: str) -> None:
+    data = a_study_data(spec=a_search_spec(objectives=[{"metric": metric, "direction": "maximize"}]))
+    now = a_progress(data)
+    assert now.best is not None
+    assert results.best_document(now.best, now) == {
+        "trial": now.best.number,
+        f"metrics_{metric}": now.best.value,
+        "params": now.best.params,
+    }
+
+
+def test_a_line_of_a_trial_is_one_line() -> None:
+    """Whatever its choices hold."""
+    params = {"text": "two\nlines\r\nand\u2028more"}
+    trial = a_finished_trial(0, params=params, distributions={"text": CategoricalDistribution([params["text"]])})
+    now = a_progress(a_study_data([trial]))
+    assert "text=two\\nlines\\nand\\nmore" in ending(now.ended[0], now)
+    assert len(ending(now.ended[0], now).splitlines()) == 1
+    assert len(results.headline(now.ended[0], now).splitlines()) == 1
 
 
 # Several objectives and constraints

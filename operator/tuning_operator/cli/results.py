@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from tuning_api.printable import printable
 from tuning_api.status import Phase
 from tuning_operator.charts.wording import LABELS, counted, duration, shown
 from tuning_operator.cli.screen import Screen
-from tuning_operator.cli.views import in_words
+from tuning_operator.cli.views import in_a_line, in_words
 from tuning_operator.importances import Importances
 from tuning_operator.local.errors import BadInputError
 from tuning_operator.local.place import Place
@@ -158,16 +158,29 @@ def csv_of_trials(progress: Progress) -> str:
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     feasible = ["feasible"] if progress.is_constrained else []
-    titles = ["trial", "state", *progress.metrics, *feasible, *names, "epochs", "seconds", "retry_of", "failure"]
-    writer.writerow(map(_cell, titles))
+    own = ["trial", "state", *feasible, "epochs", "seconds", "retry_of", "failure"]
+    metrics = _apart(progress.metrics, own, prefix="metrics_")
+    params = _apart(names, [*own, *metrics], prefix="params_")
+    writer.writerow(map(_cell, ["trial", "state", *metrics, *feasible, *params, *own[2 + len(feasible) :]]))
     for trial in trials:
-        params = [trial.params.get(name, "") for name in names]
+        given = [trial.params.get(name, "") for name in names]
         values = ["" if value is None else value for value in trial.values]
         values += [_yes_or_no(not trial.broken) if trial.state is TrialState.COMPLETE else "" for _ in feasible]
         retry_of = "" if trial.retry_of is None else trial.retry_of
-        fields = [trial.number, LABELS[trial.state], *values, *params, trial.epochs, round(trial.seconds, 3)]
+        fields = [trial.number, LABELS[trial.state], *values, *given, trial.epochs, round(trial.seconds, 3)]
         writer.writerow(map(_cell, [*fields, retry_of, _cause(trial)]))
     return file.getvalue()
+
+
+def _apart(names: Sequence[str], taken: Sequence[str], *, prefix: str) -> list[str]:
+    """A title for each name, no two alike, also as cells: what is taken has its prefix before it, as Optuna's tables do."""
+    titles: list[str] = []
+    for name in names:
+        title = name
+        while _cell(title) in {_cell(other) for other in (*taken, *titles)}:
+            title = f"{prefix}{title}"
+        titles.append(title)
+    return titles
 
 
 def _cell(value: object) -> object:
@@ -218,7 +231,8 @@ def front_document(progress: Progress) -> dict[str, Any]:
 
 def best_document(best: TrialView, progress: Progress) -> dict[str, Any]:
     """A trial with what it is told by."""
-    values = {name: value for name, value in zip(progress.metrics, best.values, strict=True) if value is not None}
+    titles = _apart(progress.metrics, ("trial", "params"), prefix="metrics_")
+    values = {title: value for title, value in zip(titles, best.values, strict=True) if value is not None}
     return {"trial": best.number, **values, "params": dict(best.params)}
 
 
@@ -235,7 +249,7 @@ def headline(best: TrialView, progress: Progress) -> str:
     """A trial in one line."""
     known = [(name, value) for name, value in zip(progress.metrics, best.values, strict=True) if value is not None]
     values = ", ".join(f"{name} = {value:.6g}" for name, value in known)
-    return f"trial {best.number} of study {progress.name}: {values} ({in_words(best.params)})"
+    return in_a_line(f"trial {best.number} of study {progress.name}: {values} ({in_words(best.params)})")
 
 
 def headline_of_front(progress: Progress) -> str:

@@ -74,7 +74,7 @@ class PlainView(_HoldsNothing):
 
     def event(self, reason: Reason, message: str, is_warning: bool) -> None:  # noqa: FBT001
         """See `View`."""
-        self.say(f"{'warning: ' if is_warning else ''}{message} ({reason})")
+        self.say(in_a_line(f"{'warning: ' if is_warning else ''}{message} ({reason})"))
 
     def say(self, words: str) -> None:
         """See `View`."""
@@ -148,8 +148,17 @@ class SilentView(_HoldsNothing):
 # Words that views share
 
 
+def in_a_line(text: str) -> str:
+    r"""The text with its line ends written out, as `\n`: a line is a trial."""
+    return "\\n".join(text.splitlines())
+
+
 def ending(trial: TrialView, progress: Progress) -> str:
     """How a trial ended, in one line."""
+    return in_a_line(_ending(trial, progress))
+
+
+def _ending(trial: TrialView, progress: Progress) -> str:
     words = f"trial {trial.number} {LABELS[trial.state].lower()}"
     if trial.failure:
         return f"{words}: {trial.failure.reason}: {trial.failure.message}"
@@ -182,7 +191,7 @@ def epochs(trial: TrialView) -> str:
 
 def in_words(params: Mapping[str, Any]) -> str:
     """Parameters in one line."""
-    return " ".join(f"{name}={shown(value)}" for name, value in params.items())
+    return in_a_line(" ".join(f"{name}={shown(value)}" for name, value in params.items()))
 
 
 def counts(progress: Progress) -> list[tuple[str, str]]:
