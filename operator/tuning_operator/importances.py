@@ -67,8 +67,8 @@ def judged(trials: Iterable[FrozenTrial]) -> list[tuple[FrozenTrial, float]]:
 
 
 def _value(trial: FrozenTrial) -> float | None:
-    if trial.state is TrialState.COMPLETE and trial.values:
-        return float(trial.values[0])
+    if trial.state in {TrialState.COMPLETE, TrialState.PRUNED} and trial.values:
+        return float(trial.values[0])  # of a pruned one, its last report: the operator reads no others
     if trial.state is TrialState.PRUNED and trial.intermediate_values:
         return float(trial.intermediate_values[max(trial.intermediate_values)])
     return None

@@ -97,9 +97,11 @@ def choices(values: Sequence[object], *, path: str, changes: tuple[str, ...] = (
     if any(not isinstance(value, Scalar) for value in values):
         changes += ("lists and mappings are JSON texts now: json.loads in the objective",)
     scalars = [value if isinstance(value, Scalar) else json.dumps(value) for value in values]
-    distinct = {(isinstance(value, bool), value): value for value in scalars}  # as in a manifest, 1 is 1.0 and not true
+    distinct: dict[Scalar, Scalar] = {}
+    for value in scalars:
+        distinct.setdefault(value, value)
     if len(distinct) < len(scalars):
-        changes += ("a value that was there twice is there once",)
+        changes += ("a value that was there twice is there once (to Optuna 1 is 1.0, and true)",)
     return Dimension({"type": "categorical", "choices": list(distinct.values())}, changes)
 
 
