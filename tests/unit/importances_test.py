@@ -104,7 +104,7 @@ def test_pruned_trials_count_with_their_last_value() -> None:
         ["a\nb", "a b"],
         [[math.nan, {"a": (1, [2])}], object()],
     ],
-    ids=repr,
+    ids=["lists", "tuples", "mappings", "of several types", "infinite", "with line ends", "of any class"],
 )
 @pytest.mark.filterwarnings("ignore:Choices for a categorical distribution:UserWarning")
 def test_any_choice_counts(choices: list[Any]) -> None:
