@@ -65,8 +65,7 @@ def test_an_upgrade_in_the_middle_of_a_study(study: HeldStudy, release_of_the_te
 
         of_cut_name.patch(parallelism=2)
         assert of_cut_name.wait_for_trials("running", 1)["best"] == best
-        of_cut_name.let_go()
-        trials = of_cut_name.wait_for("Complete")["trials"]
+        trials = of_cut_name.finish()["trials"]
         assert (trials["complete"], trials["failed"]) == (3, 0)
     assert kubectl.get("secret", SECRET, SYSTEM)["data"].items() >= keys.items()
     assert kubectl.get("crd", crd()["metadata"]["name"])["spec"]["versions"] == crd()["spec"]["versions"]
@@ -77,8 +76,7 @@ def test_an_upgrade_in_the_middle_of_a_study(study: HeldStudy, release_of_the_te
         new.apply(maxTrials=1, suspend=True)
         new.wait_for("Suspended")
         assert schema_of(kubectl, study.namespace) == schema_of(kubectl, fresh)
-    study.let_go()
-    trials = study.wait_for("Complete")["trials"]
+    trials = study.finish()["trials"]
     # NB: passwords are others since this version: a worker of before that needs a connection leaves, once.
     assert (trials["complete"], trials["failed"], trials["retried"] <= 1) == (4, 0, True)
 

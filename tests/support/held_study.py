@@ -6,7 +6,8 @@ from typing import Any
 
 from cluster.kubectl import Kubectl
 from tests.support import held_objective
-from tests.support.study_on_cluster import StudyOnCluster
+from tests.support.study_on_cluster import TRIAL_SECONDS, Document, StudyOnCluster
+from tests.support.wait import wait_until
 
 CODE = "held-objective"
 
@@ -36,3 +37,22 @@ class HeldStudy(StudyOnCluster):
         files = [f"/tmp/{name}" for name in trials or (held_objective.ALL,)]  # noqa: S108
         for pod in self.pods():
             self.kubectl("exec", pod["metadata"]["name"], f"--namespace={self.namespace}", "--", "touch", *files)
+
+    def finish(self) -> Document:
+        """Let all trials end, whichever pods they come to run in; the status when the study is complete."""
+
+        def let_go_and_look() -> Document:
+            for pod in self.pods():
+                # NB: it may have ended meanwhile, or not have begun.
+                self.kubectl.run(
+                    *("exec", pod["metadata"]["name"], f"--namespace={self.namespace}"),
+                    *("--", "touch", f"/tmp/{held_objective.ALL}"),  # noqa: S108
+                )
+            return self.status()
+
+        return wait_until(
+            let_go_and_look,
+            lambda status: status.get("phase") == "Complete",
+            seconds=TRIAL_SECONDS,
+            what=f"{self.name} is complete",
+        )
