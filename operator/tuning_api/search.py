@@ -15,9 +15,9 @@ MAX_CHOICE_BYTES = 32_768
 """Of all choices of a parameter together, as JSON. Optuna stores them with each trial."""
 MAX_LEVELS = 16
 """How many conditions may stand in a row."""
-MAX_STEPS = 2**53
-"""How many values a range with steps may have. Beyond it a float does not tell whole numbers apart (IEEE 754), and Optuna's
-decimals of 28 digits give up."""
+MAX_STEPS = 2**54
+"""How many values a range with steps may have: all whole numbers that a float tells apart (IEEE 754). Optuna's decimals of 28
+digits give up far beyond."""
 LARGEST_INT = 2**53 - 1
 """Beyond it a double, which Optuna's tables and JSON have for a number, stands for several whole ones."""
 
@@ -214,7 +214,7 @@ def _fault_of_size(kind: ParameterType, low: float, high: float, step: float | N
         return _TOO_LARGE
     step = step or (1 if is_whole else None)
     if step is not None and (high - low) / step > MAX_STEPS:
-        return f"from {low:g} to {high:g} in steps of {step:g} are more than 2^53 values: take a larger step"
+        return f"from {low:g} to {high:g} in steps of {step:g} are more than 2^54 values: take a larger step"
     return None
 
 

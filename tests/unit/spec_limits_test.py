@@ -71,7 +71,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "steps that decimals cannot count": (
         {"searchSpace": [NUMBER | {"low": 1e-300, "high": 1e300, "step": 1e-300}]},
-        "in steps of 1e-300 are more than 2^53 values: take a larger step",
+        "in steps of 1e-300 are more than 2^54 values: take a larger step",
     ),
     "a range that is infinite": (
         {"searchSpace": [NUMBER | {"low": -1.7e308, "high": 1.7e308}], "sampler": {"type": "qmc"}},
@@ -79,7 +79,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "an int that is none": (
         {"searchSpace": [{"name": "x", "type": "int", "low": 1e300, "high": 1e300}], "sampler": {"type": "grid"}},
-        "must lie between -2^53 and 2^53",
+        "larger ones are not exact",
     ),
     "a point far away": (
         {"searchSpace": [NUMBER], "enqueue": [{"x": 10**400}]},

@@ -1,12 +1,12 @@
 """Modules and classes by their paths, and what a person may have meant where there is none."""
 
-import functools
 import pkgutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from types import FrameType, ModuleType
-from typing import Any
 
 import optuna
 
@@ -49,7 +49,8 @@ def find_module(name: str) -> ModuleType:
         Exception: whatever the module raises when it is imported.
     """
     try:
-        return import_module(name)
+        with _refusing_to_optimize():
+            return import_module(name)
     except ModuleNotFoundError as error:
         missing = error.name or ""
         if not f"{name}.".startswith(f"{missing}."):
@@ -65,25 +66,31 @@ def _modules_beside(missing: str) -> list[str]:
     return [f"{package}.{module.name}".lstrip(".") for module in pkgutil.iter_modules(folders)]
 
 
-_optimize = optuna.Study.optimize
-
-
-@functools.wraps(_optimize)
-def _optimize_unless_importing(study: optuna.Study, *arguments: Any, **options: Any) -> None:
+@contextmanager
+def _refusing_to_optimize() -> Iterator[None]:
     """Refuse what a script does at its end, while it is imported for its objective: it would be there for all of its trials.
 
     Raises:
-        InvalidConfigError: with the line.
+        InvalidConfigError: within it, with the line.
     """
-    frame: FrameType | None = sys._getframe()  # noqa: SLF001
-    while frame is not None:
-        if frame.f_code.co_name == "<module>" and frame.f_globals.get("__name__") != "__main__":
-            where = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
-            raise InvalidConfigError(
-                f'{where} calls study.optimize when it is imported: put it under if __name__ == "__main__":'
-            )
-        frame = frame.f_back
-    _optimize(study, *arguments, **options)
+    optimize = optuna.Study.optimize
+
+    def refuse(*_: object, **__: object) -> None:
+        place = _line_that_is_imported(sys._getframe())  # noqa: SLF001
+        raise InvalidConfigError(
+            f'{place} calls study.optimize when it is imported: put it under if __name__ == "__main__":'
+        )
+
+    optuna.Study.optimize = refuse  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        optuna.Study.optimize = optimize  # type: ignore[method-assign]
 
 
-optuna.Study.optimize = _optimize_unless_importing  # type: ignore[assignment, method-assign]
+def _line_that_is_imported(frame: FrameType) -> str:
+    """Return file:line of the innermost module that is being imported."""
+    found: FrameType | None = frame
+    while found is not None and found.f_code.co_name != "<module>":
+        found = found.f_back
+    return f"{Path(found.f_code.co_filename).name}:{found.f_lineno}" if found else "the module"
