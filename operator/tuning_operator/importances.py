@@ -144,12 +144,13 @@ def _scale(name: str, trials: Sequence[FrozenTrial]) -> _Scale:
         values = np.array([float(trial.params.get(name, math.nan)) for trial in trials])
         return _Scale(_placed(values, distributions), None)
     # As JSON: choices may be lists, and 1, true and "1" are three.
-    texts = [_as_json(trial.params[name]) if name in trial.params else None for trial in trials]
+    texts = [as_json(trial.params[name]) if name in trial.params else None for trial in trials]
     ranks = {text: rank for rank, text in enumerate(dict.fromkeys(text for text in texts if text is not None))}
     return _Scale(np.array([math.nan if text is None else float(ranks[text]) for text in texts]), len(ranks))
 
 
-def _as_json(choice: Any) -> str:
+def as_json(choice: Any) -> str:
+    """A choice as a text that no other choice has."""
     return json.dumps(choice, sort_keys=True, default=repr)
 
 

@@ -27,6 +27,7 @@ from tests.support.chart_studies import (
 )
 
 from tuning_operator.charts import figures
+from tuning_operator.charts.drawing import Scale
 from tuning_operator.charts.figures import CHARTS, render
 from tuning_operator.charts.links import CHARTS as LINKED
 from tuning_operator.charts.source import StudyData
@@ -144,6 +145,16 @@ def test_choices_of_any_kind_are_drawn(direction: list[StudyDirection]) -> None:
     answers = drawn(trials, spec=None, directions=tuple(direction))
     without = {key for key, answer in answers.items() if not answer["figure"]}
     assert without <= {"intermediate-values"}
+
+
+def test_choices_that_look_alike_have_places_of_their_own() -> None:
+    """1 and "1" are two, and so are none and "none"."""
+    choices = [1, "1", None, "none", "a"]
+    space: dict[str, BaseDistribution] = {"c": CategoricalDistribution(choices)}
+    trials = [a_finished_trial(at, params={"c": choice}, distributions=space) for at, choice in enumerate(choices)]
+    scale = Scale.of("c", trials)
+    assert [scale.at(trial) for trial in trials] == [0, 1, 2, 3, 4]
+    assert [label for _, label in scale.ticks()] == ["1", '"1"', "null", '"none"', "a"]
 
 
 def test_headings_of_parallel_coordinates_have_room() -> None:

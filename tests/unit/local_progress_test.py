@@ -9,6 +9,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
+from rich.text import Text
 from tests.support.chart_studies import (
     NOW,
     a_finished_trial,
@@ -245,6 +246,8 @@ def test_a_line_of_a_trial_is_one_line() -> None:
     assert "text=two\\nlines\\nand\\nmore" in ending(now.ended[0], now)
     assert len(ending(now.ended[0], now).splitlines()) == 1
     assert len(results.headline(now.ended[0], now).splitlines()) == 1
+    table = results.trials_table(now, now.ended, names=["text"])
+    assert list(table.columns[-1].cells) == [Text("two\\nlines\\nand\\nmore")]
 
 
 # Several objectives and constraints

@@ -5,6 +5,7 @@ the browser. The states' colours differ in lightness too, so that they are told 
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 from tuning_operator import feasibility
 from tuning_operator.charts.subject import value_of
 from tuning_operator.charts.wording import shortened, shown
+from tuning_operator.importances import as_json
 
 ACCENT = "#6366f1"
 GOOD = "#0d9f84"
@@ -108,7 +110,8 @@ class Scale:
     """The values of a parameter as numbers: choices by their rank."""
 
     name: str
-    choices: tuple[str, ...] | None
+    choices: dict[str, str] | None
+    """The label of each choice, by what JSON makes of it: 1 and "1" are two."""
     is_log: bool
     low: float
     high: float
@@ -124,15 +127,17 @@ class Scale:
             return cls(name, None, distribution.log and low > 0, low, high)
         offered = distribution.choices if isinstance(distribution, CategoricalDistribution) else ()
         met = (trial.params[name] for trial in having)
-        choices = tuple(dict.fromkeys(shown(choice) for choice in (*offered, *met)))
-        return cls(name, choices, is_log=False, low=0, high=len(choices) - 1)
+        choices = {as_json(choice): shown(choice) for choice in (*offered, *met)}
+        seen = Counter(choices.values())
+        labels = {text: label if seen[label] == 1 else text for text, label in choices.items()}
+        return cls(name, labels, is_log=False, low=0, high=len(labels) - 1)
 
     def at(self, trial: FrozenTrial) -> float | None:
         """Where a trial is; None if it has no such parameter."""
         if self.name not in trial.params:
             return None
         value = trial.params[self.name]
-        return float(self.choices.index(shown(value)) if self.choices else value)
+        return float(list(self.choices).index(as_json(value)) if self.choices else value)
 
     def axis(self, label: str) -> dict[str, Any]:
         """The axis in Plotly's words."""
@@ -146,7 +151,7 @@ class Scale:
 
     def ticks(self) -> list[tuple[float, str]]:
         """Ranks and names of the choices, or of an even part of them where there are many."""
-        choices = self.choices or ()
+        choices = (self.choices or {}).values()
         stride = max(1, math.ceil(len(choices) / MOST_TICKS))
         return [(float(rank), plain(choice, 14)) for rank, choice in enumerate(choices) if rank % stride == 0]
 

@@ -93,10 +93,10 @@ def trials_table(progress: Progress, trials: tuple[TrialView, ...], *, names: li
         names: the parameters that have a column; None: all of them together have one.
     """
     table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="bold")
-    for title in ("trial", *progress.metrics):
+    for title in ("trial", *map(in_a_line, progress.metrics)):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("state", no_wrap=True)
-    for title in ("epochs", "took", *(names or [])):
+    for title in ("epochs", "took", *map(in_a_line, names or [])):
         table.add_column(title, justify="right", no_wrap=True)
     if names is None:
         table.add_column("parameters")
@@ -110,7 +110,7 @@ def trials_table(progress: Progress, trials: tuple[TrialView, ...], *, names: li
             Text(str(trial.epochs)),
             Text(duration(trial.seconds)),
         ]
-        cells += [Text(shown(trial.params[name]) if name in trial.params else "") for name in names or []]
+        cells += [Text(in_a_line(shown(trial.params[name])) if name in trial.params else "") for name in names or []]
         cells += [Text(in_words(trial.params))] if names is None else []
         cells += [Text(_cause(trial))] if has_causes else []
         table.add_row(*cells)
@@ -135,7 +135,7 @@ def _importances(importances: Importances, progress: Progress) -> Table:
     largest = max(share.value for share in importances.shares.values())
     for name, share in importances.shares.items():
         between = f"{share.low:.0%} and {share.high:.0%}"
-        table.add_row(Text(name), f"{share.value:.0%}", between, Bar(largest, 0, share.value, color="green"))
+        table.add_row(Text(in_a_line(name)), f"{share.value:.0%}", between, Bar(largest, 0, share.value, color="green"))
     return table
 
 
