@@ -175,6 +175,7 @@ class _TrialCLI(LightningCLI):
         chosen = self.config_init.trainer
         if chosen.logger is None and not chosen.barebones:
             kwargs["logger"] = Silent(chosen.default_root_dir)
+            warnings.filterwarnings("ignore", message=".*log_every_n_steps", category=PossibleUserWarning)
             if self.datamodule is not None:
                 # NB: Lightning refuses arguments that the model and the data both have, for the logger's sake.
                 self.datamodule._log_hyperparams = False  # noqa: SLF001
