@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 
@@ -25,8 +25,13 @@ _LARGE_ENOUGH_FOR_THREADS = 1 << 20
 """Elements; torch's loops are parallel from 32,768 on."""
 
 
-def prepare(spec: StudySpec) -> Isolation:
-    """Import what every trial needs; and see whether this process can still be forked then."""
+def prepare(spec: StudySpec, *, has_imported: Callable[[], object] = lambda: None) -> Isolation:
+    """Import what every trial needs; and see whether this process can still be forked then.
+
+    Args:
+        spec: The study's.
+        has_imported: Called when the user's modules have been imported, before the first fork.
+    """
     if spec.trial.isolation == "process":
         logger.info("isolation: process, each trial gets a fresh interpreter")
         return "process"
@@ -35,6 +40,7 @@ def prepare(spec: StudySpec) -> Isolation:
         return "process"
     with _without_collections():
         import_all(spec)
+    has_imported()
     if why := _obstacle_to_forks():
         logger.warning("%s: each trial gets a fresh interpreter instead of a fork (isolation: process)", why)
         return "process"

@@ -108,8 +108,7 @@ def work(
             settings.database_url, settings.study, stopping=lambda: signals.requested, patience=patience
         )
         logger.info("worker %s joins study %s", settings.owner.name, settings.study)
-        isolation = preparation.prepare(_read_spec(study))
-        signals.take_back()
+        isolation = preparation.prepare(_read_spec(study), has_imported=signals.take_back)
         worker = _Worker(
             settings=settings,
             signals=signals,
