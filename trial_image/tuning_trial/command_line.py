@@ -66,8 +66,8 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser(
         "check",
         help="say what would make trials fail: imports, arguments, types; every choice is tried",
-        description="Import the classes of a study and check their arguments, for each choice of the search space; of an"
-        " objective, that it is there and takes a trial.",
+        description="Build the model, the data and the Trainer of a study, for choices of the search space; of an"
+        " objective, say whether it is there and takes a trial.",
     )
     check.add_argument("--json", action="store_true", help='one JSON object a line: {"problem": "..."}')
     trial = commands.add_parser(

@@ -126,14 +126,14 @@ def validate(
         typer.Option(metavar="NAME", help="A Secret that the cluster allows there; may be given several times."),
     ] = None,
 ) -> None:
-    """Say what is wrong with a manifest: import its model, and run no trial.
+    """Say what is wrong with a manifest: build its model, and run no trial.
 
     \b
     tuningstudy validate digits.yaml
     tuningstudy validate digits.yaml --restricted --secret checkpoints-s3
 
     Fields, ranges and placeholders first, for which nothing of the folder runs; then classes and arguments, by
-    importing the model and building it once with sampled parameters. So look at a model that is not yours before.
+    building model, data and Trainer with sampled parameters. So look at a model that is not yours before.
     """  # noqa: D301 - click keeps the lines of a paragraph that begins so
     from tuning_operator.cli.validate import validate as validate_study  # noqa: PLC0415
     from tuning_operator.decide.pod_templates import Restriction  # noqa: PLC0415
