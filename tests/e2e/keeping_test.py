@@ -138,8 +138,9 @@ def schema_of(kubectl: Kubectl, namespace: str) -> list[str]:
     name = naming.database_schema(namespace)
     dump = ["pg_dump", "--username=tuningstudy", "--schema-only", f"--schema={name}", "tuningstudy"]
     statements = kubectl("exec", POSTGRES, SYSTEM, "--", *dump)
-    # NB: a token that is different each time (CVE-2025-8714).
-    return sorted(re.sub(r"^\\.*$", "", statements.replace(name, "SCHEMA"), flags=re.MULTILINE).splitlines())
+    # NB: a token that is different each time (CVE-2025-8714), and the schema's owner.
+    apart = r"^\\.*$|^COMMENT ON SCHEMA .*$"
+    return sorted(re.sub(apart, "", statements.replace(name, "SCHEMA"), flags=re.MULTILINE).splitlines())
 
 
 def run(script: str, kubectl: Kubectl, folder: Path) -> None:
