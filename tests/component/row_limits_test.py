@@ -152,8 +152,11 @@ def test_more_than_a_trial_may_write_is_refused_in_words(running: Running, attac
     assert not database.is_away(caught.value)
 
 
-def test_rules_are_not_evaded_by_what_a_worker_makes_itself(running: Running) -> None:
-    """Functions, operators and types of its own, found first or last."""
+def test_rules_are_not_evaded_by_what_a_worker_makes_itself(running: Running, postgres_server: PostgresServer) -> None:
+    """Functions, operators and types of its own, found first or last; where it may make them, as in a shared database."""
+    database = str(running.engine.url.database)
+    with create_engine(postgres_server.url(database)).begin() as administrator:
+        administrator.execute(text(f"GRANT TEMPORARY ON DATABASE {database} TO PUBLIC"))
     running.send(
         "CREATE FUNCTION pg_temp.octet_length(text) RETURNS integer LANGUAGE sql AS 'SELECT 1';"
         "CREATE FUNCTION pg_temp.always(integer, integer) RETURNS boolean LANGUAGE sql AS 'SELECT false';"
