@@ -505,6 +505,10 @@ class _Distributions:
         self._known: WeakValueDictionary[str, BaseDistribution] = WeakValueDictionary()
         self._bytes = 0
 
+    def __reduce__(self) -> "tuple[type[_Distributions], tuple[()]]":
+        """A copy, in this process or another one, knows nothing yet: weak references cannot be sent."""
+        return _Distributions, ()
+
     def read(self, text: str) -> BaseDistribution:
         """The distribution of a text.
 
