@@ -20,6 +20,7 @@ from tuning_api.contract import (
 )
 from tuning_api.naming import CHARTS_ROLE
 from tuning_operator import row_limits
+from tuning_operator.row_limits import rule_function
 
 OPERATORS_ATTRIBUTES = (
     REQUEUED_ATTRIBUTE,
@@ -69,20 +70,20 @@ def grants(schema: str, *, charts: bool) -> Iterator[str]:
 def triggers(schema: str) -> Iterator[str]:
     """The rules for rows, which bind the worker role alone: the operator, and a person who mends by hand, are free."""
     is_worker = f"current_user = '{schema}'"
-    yield _function(schema, "keep_ended_trials", _KEEP_ENDED_TRIALS)
+    yield rule_function(schema, "keep_ended_trials", _KEEP_ENDED_TRIALS)
     yield (
         f'CREATE OR REPLACE TRIGGER keep_ended_trials BEFORE UPDATE ON "{schema}".trials FOR EACH ROW'
         f" WHEN ({is_worker} AND (OLD.state NOT IN ('WAITING', 'RUNNING') OR NEW.state = 'WAITING'))"
         f' EXECUTE FUNCTION "{schema}".keep_ended_trials()'
     )
-    yield _function(schema, "only_while_it_runs", _ONLY_WHILE_IT_RUNS.format(schema=schema))
+    yield rule_function(schema, "only_while_it_runs", _ONLY_WHILE_IT_RUNS.format(schema=schema))
     for table in _PARTS:
         yield (
             f'CREATE OR REPLACE TRIGGER only_while_it_runs BEFORE INSERT OR UPDATE ON "{schema}".{table} FOR EACH ROW'
             f' WHEN ({is_worker}) EXECUTE FUNCTION "{schema}".only_while_it_runs()'
         )
     keys = ", ".join(f"'{key}'" for key in OPERATORS_ATTRIBUTES)
-    yield _function(schema, "keep_attributes", _KEEP_ATTRIBUTES)
+    yield rule_function(schema, "keep_attributes", _KEEP_ATTRIBUTES)
     # Who runs a trial is said once, when it is claimed.
     for event, kept in (("INSERT", keys), ("UPDATE", f"{keys}, '{OWNER_ATTRIBUTE}'")):
         yield (
@@ -91,20 +92,6 @@ def triggers(schema: str) -> Iterator[str]:
             f' EXECUTE FUNCTION "{schema}".keep_attributes()'
         )
     yield from row_limits.triggers(schema)
-
-
-def _function(schema: str, name: str, body: str) -> str:
-    """Make a rule's function.
-
-    NB: with a search path of its own, for the caller's may lead to operators that the caller has made. It names pg_temp,
-    and last: where it is not named, temporary types and tables come first (PostgreSQL, "Writing SECURITY DEFINER Functions
-    Safely").
-    """
-    return (
-        f'CREATE OR REPLACE FUNCTION "{schema}".{name}() RETURNS trigger LANGUAGE plpgsql'
-        " SET search_path = pg_catalog, pg_temp"
-        f" AS $body$ BEGIN {body} END $body$"
-    )
 
 
 # NB: what a worker may do until another one, or the operator, ends the trial is an integrity error, which Optuna takes

@@ -25,15 +25,15 @@ def triggers(schema: str) -> Iterator[str]:
     is_worker = f"current_user OPERATOR(pg_catalog.=) '{schema}'::pg_catalog.name"
     for table, (what, name, text) in _TEXTS.items():
         body = _OF_TEXTS.format(schema=schema, table=table.name, name=name, text=text, **_words(what))
-        yield _function(schema, f"limit_{table.name}", body, declared="size bigint; held bigint; bytes bigint;")
+        yield rule_function(schema, f"limit_{table.name}", body, declared="size bigint; held bigint; bytes bigint;")
         yield _trigger(schema, table.name, is_worker)
     # Steps are whole numbers that differ, so that those within the limit need no counting, and a report takes no longer.
-    yield _function(
+    yield rule_function(
         schema, f"limit_{REPORTS.name}", _OF_REPORTS.format(schema=schema, table=REPORTS.name, **_REPORT_WORDS)
     )
     is_far = f"(NEW.step OPERATOR(pg_catalog.<) 0 OR NEW.step OPERATOR(pg_catalog.>=) {limits.MOST_REPORTS})"
     yield _trigger(schema, REPORTS.name, f"{is_worker} AND {is_far}")
-    yield _function(schema, f"limit_{VALUES.name}", _REFUSE.format(words=_quoted(limits.TOO_MANY_VALUES)))
+    yield rule_function(schema, f"limit_{VALUES.name}", _REFUSE.format(words=_quoted(limits.TOO_MANY_VALUES)))
     is_none = f"(NEW.objective OPERATOR(pg_catalog.<) 0 OR NEW.objective OPERATOR(pg_catalog.>=) {limits.MOST_VALUES})"
     yield _trigger(schema, VALUES.name, f"{is_worker} AND {is_none}")
 
@@ -45,8 +45,13 @@ def _trigger(schema: str, table: str, condition: str) -> str:
     )
 
 
-def _function(schema: str, name: str, body: str, *, declared: str = "") -> str:
-    """NB: with a search path of its own, in which what the caller has made comes last."""
+def rule_function(schema: str, name: str, body: str, *, declared: str = "") -> str:
+    """Return the statement that makes the function of a rule, of these limits or of `rights`.
+
+    NB: with a search path of its own, for the caller's may lead to operators that the caller has made. It names pg_temp,
+    and last: where it is not named, temporary types and tables come first (PostgreSQL, "Writing SECURITY DEFINER Functions
+    Safely").
+    """
     return (
         f'CREATE OR REPLACE FUNCTION "{schema}".{name}() RETURNS trigger LANGUAGE plpgsql'
         " SET search_path = pg_catalog, pg_temp"
