@@ -23,6 +23,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.engine import URL
 from sqlalchemy.pool import NullPool
 from tests.support.ports import free_port
+from tests.support.wait import wait_until
 
 # NB: only its binaries are wanted; importing the package warns on machines without a runtime folder.
 BINARIES = (
@@ -67,13 +68,19 @@ class PostgresServer:
             command += ["-c", setting]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, **unprivileged())
-        ready = [_programs() / "pg_isready", "-h", self.host, "-p", str(self.port), "-t", str(START_SECONDS)]
-        for _ in range(START_SECONDS * 20):
-            if subprocess.run([*ready[:-2], "-t", "1"], stdout=subprocess.DEVNULL, check=False).returncode == 0:
-                return
-            if self._process.poll() is not None:
-                break
-        raise RuntimeError(f"Postgres did not start:\n{self._log.read_text(errors='replace')[-2000:]}")
+        wait_until(self._look, bool, seconds=START_SECONDS, what=f"Postgres answers ({self._log})")
+
+    def _look(self) -> bool:
+        """Whether it answers.
+
+        Raises:
+            RuntimeError: it has ended; says its last words.
+        """
+        if self._process is None or self._process.poll() is not None:
+            raise RuntimeError(f"Postgres did not start:\n{self._log.read_text(errors='replace')[-2000:]}")
+        # NB: a server that recovers from a crash answers "rejecting" at once, so that tries without a pause are soon over.
+        ready = [_programs() / "pg_isready", "-h", self.host, "-p", str(self.port), "-t", "1"]
+        return subprocess.run(ready, stdout=subprocess.DEVNULL, check=False).returncode == 0
 
     def stop(self) -> None:
         """Stop at once, as a crash does: connections are cut, and the next start recovers."""
