@@ -304,6 +304,8 @@ UNCONDITIONAL = frozenset({SamplerType.GRID, SamplerType.QMC, SamplerType.CMAES}
 less than another, or raise."""
 MAX_POINTS = 5_000
 """The largest space that is tried point by point: with a minute for each it would take three days and a half."""
+MAX_GP_VALUES = 1_000_000
+"""The most values of one parameter with steps under gp, which holds them all: some tens of megabytes a suggestion."""
 
 _ONE_VARIANT = "withMargin, useSeparable and lrAdapt are three variants of cmaes: keep one of them"
 _FEWEST_OF_CMAES = 4

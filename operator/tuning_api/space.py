@@ -14,6 +14,7 @@ from tuning_api.limits import shortened
 from tuning_api.schema import Scalar
 from tuning_api.search import (
     EXHAUSTIVE,
+    MAX_GP_VALUES,
     MAX_LEVELS,
     MAX_POINTS,
     PLANNED,
@@ -236,10 +237,17 @@ def faults_of_point(space: Sequence[Parameter], values: Mapping[str, Any]) -> It
 
 def _not_within(parameter: Parameter) -> str:
     if parameter.type is ParameterType.CATEGORICAL:
-        return f"none of its choices ({', '.join(map(str, parameter.choices or []))})"
-    whole = "whole numbers " if parameter.type is ParameterType.INT else ""
+        return f"none of its choices ({_values_of(parameter)})"
+    return f"not among {_values_of(parameter)}"
+
+
+def _values_of(parameter: Parameter) -> str:
+    """What a parameter may be, in words."""
+    if parameter.type is ParameterType.CATEGORICAL:
+        return ", ".join(map(str, parameter.choices or []))
+    whole = "whole numbers" if parameter.type is ParameterType.INT else "values"
     steps = f" in steps of {parameter.step:g}" if parameter.step else ""
-    return f"not among the {whole or 'values '}from {parameter.low:g} to {parameter.high:g}{steps}"
+    return f"the {whole} from {parameter.low:g} to {parameter.high:g}{steps}"
 
 
 def faults_of_search(space: Sequence[Parameter], sampler: Sampler, *, objectives: int) -> Iterator[str]:
@@ -260,6 +268,8 @@ def faults_of_search(space: Sequence[Parameter], sampler: Sampler, *, objectives
         yield f"sampler {kind} knows no conditions, and {conditional[0]} has one: use {other}, or remove `when`"
     if kind in EXHAUSTIVE:
         yield from _endless(space, kind)
+    if kind is SamplerType.GP:
+        yield from _too_many_values(space)
     if kind is SamplerType.CMAES:
         if objectives > 1:
             yield "sampler cmaes needs exactly one objective: use nsga2 or tpe"
@@ -278,19 +288,32 @@ def _endless(space: Sequence[Parameter], kind: SamplerType) -> Iterator[str]:
         yield f"sampler {kind} tries every point, at most {MAX_POINTS:,}, and searchSpace has {_many(points)}: {advice}"
 
 
+def _too_many_values(space: Sequence[Parameter]) -> Iterator[str]:
+    """NB: Optuna's GP writes down all values of a parameter with steps (`optuna/_gp/search_space.py`): 16 GiB for 2^31."""
+    for parameter in space:
+        if (count := _count(parameter) or 0) > MAX_GP_VALUES:
+            advice = "give it a step, make it a float, or use tpe"
+            yield f"sampler gp writes down all values of {parameter.name}, and it has {_many(count)}: {advice}"
+
+
 def _many(points: int) -> str:
     """A number of points. NB: Python refuses to write one of more than 4,300 digits."""
     return f"{points:,}" if points < _MANY else f"more than {_MANY:,}"
 
 
 def _conditions_never_met(space: Sequence[Parameter]) -> Iterator[str]:
-    choices = {parameter.name: parameter.choices for parameter in space if parameter.choices}
+    by_name = {parameter.name: parameter for parameter in space}
     for parameter in space:
-        if parameter.when is None or parameter.when.parameter not in choices:
+        if parameter.when is None or (other := by_name.get(parameter.when.parameter)) is None:
             continue
-        other = choices[parameter.when.parameter]
-        distinct = set(map(_distinct, other))
-        for value in parameter.when.in_:
-            if _distinct(value) not in distinct:
-                known = ", ".join(map(str, other))
-                yield f"parameter {parameter.name}: when.in has {value!r}, and {parameter.when.parameter} has {known}"
+        for value in _outside(other, parameter.when.in_):
+            shown = shortened(repr(value), most=_LONGEST_VALUE)
+            yield f"parameter {parameter.name}: when.in has {shown}, and {other.name} has {_values_of(other)}"
+
+
+def _outside(parameter: Parameter, values: Sequence[Scalar]) -> list[Scalar]:
+    """Those that the parameter never has. NB: 64 conditions of 256 values on 256 choices are not compared one by one."""
+    if parameter.type is not ParameterType.CATEGORICAL:
+        return [value for value in values if not fits(parameter, value)]
+    choices = set(map(_distinct, parameter.choices or []))
+    return [value for value in values if _distinct(value) not in choices]

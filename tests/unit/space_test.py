@@ -182,6 +182,36 @@ CANNOT_SEARCH = {
         [OPTIMIZER, MOMENTUM | {"when": {"parameter": "optimizer", "in": ["sdg"]}}],
         "parameter momentum: when.in has 'sdg', and optimizer has sgd, adam",
     ),
+    "a condition on a text under a whole number": (
+        "tpe",
+        {},
+        [LAYERS, MOMENTUM | {"when": {"parameter": "layers", "in": ["2"]}}],
+        "parameter momentum: when.in has '2', and layers has the whole numbers from 2 to 8 in steps of 2",
+    ),
+    "a condition beyond a bound": (
+        "tpe",
+        {},
+        [RATE, MOMENTUM | {"when": {"parameter": "rate", "in": [0.01, 0.5]}}],
+        "parameter momentum: when.in has 0.5, and rate has the values from 0.0001 to 0.1",
+    ),
+    "a condition on true under a whole number": (
+        "random",
+        {},
+        [{"name": "layers", "type": "int", "low": 1, "high": 3}, MOMENTUM | {"when": {"parameter": "layers", "in": [True]}}],
+        "when.in has True, and layers has the whole numbers from 1 to 3",
+    ),
+    "gp with a seed to search": (
+        "gp",
+        {},
+        [RATE, {"name": "seed", "type": "int", "low": 0, "high": 2**31 - 1}],
+        "sampler gp writes down all values of seed, and it has 2,147,483,648: give it a step",
+    ),
+    "gp with fine steps": (
+        "gp",
+        {},
+        [{"name": "rate", "type": "float", "low": 0, "high": 1, "step": 1e-7}],
+        "sampler gp writes down all values of rate, and it has 10,000,001",
+    ),
     "a bad known good point": ("tpe", {"enqueue": [{"rate": 0.01}, {"rate": 7}]}, [RATE], "enqueue[1] gives rate"),
 }
 

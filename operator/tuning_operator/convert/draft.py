@@ -164,7 +164,8 @@ class Draft:
     def _settle_sampler(self) -> None:
         """The document's own, or the nearest one that can search this space."""
         asked = self.spec.get("sampler", {"type": "tpe"})
-        others = [{"type": name} for name in (*_INSTEAD.get(asked["type"], ()), "random")]
+        kept = {name: asked[name] for name in ("seed",) if name in asked}
+        others = [{"type": name} | kept for name in (*_INSTEAD.get(asked["type"], ()), "random")]
         faults = [self._fault_of_sampler(sampler) for sampler in (asked, *others)]
         if faults[0] is None or all(faults):
             return
@@ -213,7 +214,7 @@ class Draft:
         yield "Or describe a LightningModule instead: remove objective, and write trial.lightning (tuningstudy init)."
 
 
-_INSTEAD = {"grid": ("bruteforce", "qmc"), "cmaes": ("tpe",)}
+_INSTEAD = {"grid": ("bruteforce", "qmc"), "cmaes": ("tpe",), "gp": ("tpe",)}
 """What is tried where a sampler cannot search the space; random can always."""
 _ORDER = (
     "objectives",
