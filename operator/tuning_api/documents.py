@@ -6,12 +6,15 @@ mended here, so that a file gives the same values with and without a cluster.
 
 A few lines can stand for more than a machine holds: aliases of aliases, merges of merges, brackets within brackets. So
 levels are counted while nodes are made, and values before any is built, each as often as it is pointed to. Pure.
+
+Documents of other systems are read as those systems read them: `n` is a text to one and false to another.
 """
 
 import json
 import math
 import re
 from collections.abc import Iterator
+from enum import StrEnum
 from typing import Any
 
 import yaml
@@ -28,12 +31,27 @@ class DocumentError(ValueError):
     """A text cannot be read; the message is what the person reads, and begins with the text's name and the place in it."""
 
 
-def from_yaml(text: str, *, source: str) -> list[Any]:
+class Dialect(StrEnum):
+    """Who reads a text: they differ in what they take for a boolean and for a number."""
+
+    KUBERNETES = "kubernetes"
+    """go-yaml v2, and JSON in Go: `n` is false, 010 is 8, and 1.0 is 1."""
+    PYYAML = "pyyaml"
+    """PyYAML's safe loader: `n` is a text, `no` is false, 010 is 8, and 1.0 stays a float.
+
+    NB: `1e-5` without a point is a text to it. It is a number here, which is what was meant.
+    """
+    YAML_1_2 = "yaml 1.2"
+    """The core schema of YAML 1.2: only true and false are booleans, 010 is 10, and 1.0 stays a float."""
+
+
+def from_yaml(text: str, *, source: str, dialect: Dialect = Dialect.KUBERNETES) -> list[Any]:
     """The documents of a text, as JSON has them; empty ones are left out.
 
     Args:
         text: YAML, of which JSON is a part.
         source: What the text is called in errors.
+        dialect: Who reads it.
 
     Raises:
         DocumentError: it is no YAML, is none that JSON can say, or is too large.
@@ -42,8 +60,9 @@ def from_yaml(text: str, *, source: str) -> list[Any]:
         raise DocumentError(f"{source}: {fault}")
     loader = None
     try:
-        loader = _Loader(text)
-        return [_as_json(item) for item in _documents(loader) if item is not None]
+        loader = _LOADERS[dialect](text)
+        found = [item for item in _documents(loader) if item is not None]
+        return [_as_json(item, keeps_points=dialect is not Dialect.KUBERNETES) for item in found]
     except ReaderError as error:
         place = f":{text.count(chr(10), 0, error.position) + 1}"
         raise _error(source, place, f"{error.reason} (U+{error.character:04X})") from None
@@ -54,7 +73,7 @@ def from_yaml(text: str, *, source: str) -> list[Any]:
         raise _error(source, _place(loader.get_mark() if loader else None), str(error)) from None
 
 
-def from_json_or_yaml(text: str, *, source: str) -> list[Any]:
+def from_json_or_yaml(text: str, *, source: str, dialect: Dialect = Dialect.KUBERNETES) -> list[Any]:
     """The documents of a text that another system reads. NB: JSON may be indented by tabs, which YAML refuses.
 
     Raises:
@@ -68,7 +87,7 @@ def from_json_or_yaml(text: str, *, source: str) -> list[Any]:
     except RecursionError:
         fault = limits.too_deep("document")
     except ValueError:
-        return from_yaml(text, source=source)
+        return from_yaml(text, source=source, dialect=dialect)
     if fault:
         raise DocumentError(f"{source}: {fault}")
     return [document]
@@ -92,14 +111,14 @@ def _problem(error: yaml.MarkedYAMLError) -> str:
     return ", ".join(part for part in (error.context, error.problem) if part)
 
 
-# YAML as go-yaml v2 reads it
+# YAML within limits
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader within limits, with go-yaml's scalars, without duplicate keys, and with JSON's types alone."""
+    """PyYAML's safe loader within limits, without duplicate keys, and with JSON's types alone; a dialect adds scalars."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's way
-        first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] in {"bool", "null", "merge"}]
+        first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] in {"null", "merge"}]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
     yaml_constructors = {  # noqa: RUF012
@@ -197,7 +216,13 @@ def _children(node: yaml.Node) -> list[yaml.Node]:
 
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+# Scalars as each dialect reads them
+
 _BOOLEAN = re.compile(r"(?:y|Y|yes|Yes|YES|n|N|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF)\Z")
+_BOOLEAN_OF_PYYAML = re.compile(r"(?:yes|Yes|YES|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF)\Z")
+_BOOLEAN_OF_1_2 = re.compile(r"(?:true|True|TRUE|false|False|FALSE)\Z")
 _INTEGER = re.compile(r"[-+]?(?:0[bB][01_]+|0[xX][0-9a-fA-F_]+|0[oO]?[0-7_]+|0|[1-9][0-9_]*)\Z")
 _FLOAT = re.compile(
     r"(?:[-+]?(?:\.[0-9]+|[0-9][0-9_]*(?:\.[0-9_]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))\Z"
@@ -221,6 +246,15 @@ def _integer(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int | float:
         raise _wrong(node, str(error)) from None
 
 
+def _decimal(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int | float:
+    """As `_integer`, but 010 is 10."""
+    text = str(loader.construct_scalar(node)).replace("_", "").lower()
+    try:
+        return _whole_number(text, base=10 if text.lstrip("+-").isdigit() else 0)
+    except ValueError as error:
+        raise _wrong(node, str(error)) from None
+
+
 def _float(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> float:
     text = str(loader.construct_scalar(node))
     if not _FLOAT.match(text) and not _INTEGER.match(text):
@@ -237,14 +271,32 @@ def _wrong(node: yaml.Node, words: str) -> ConstructorError:
     return ConstructorError(None, None, words, node.start_mark)
 
 
-for _name, _pattern, _firsts, _construct in (
-    ("bool", _BOOLEAN, "yYnN", _boolean),
-    ("int", _INTEGER, "-+0123456789", _integer),
-    ("float", _FLOAT, "-+0123456789.", _float),
+class _Kubernetes(_Loader):
+    """See `Dialect`."""
+
+
+class _PyYaml(_Loader):
+    """See `Dialect`."""
+
+
+class _Yaml12(_Loader):
+    """See `Dialect`."""
+
+
+_LOADERS = {Dialect.KUBERNETES: _Kubernetes, Dialect.PYYAML: _PyYaml, Dialect.YAML_1_2: _Yaml12}
+for _loader, _is_boolean, _whole in (
+    (_Kubernetes, _BOOLEAN, _integer),
+    (_PyYaml, _BOOLEAN_OF_PYYAML, _integer),
+    (_Yaml12, _BOOLEAN_OF_1_2, _decimal),
 ):
-    _Loader.add_implicit_resolver(f"{_TAG}{_name}", _pattern, list(_firsts))
-    _Loader.add_constructor(f"{_TAG}{_name}", _construct)
-_Loader.add_constructor(None, _unknown)
+    for _name, _pattern, _firsts, _construct in (
+        ("bool", _is_boolean, "yYnNtTfFoO", _boolean),
+        ("int", _INTEGER, "-+0123456789", _whole),
+        ("float", _FLOAT, "-+0123456789.", _float),
+    ):
+        _loader.add_implicit_resolver(f"{_TAG}{_name}", _pattern, list(_firsts))
+        _loader.add_constructor(f"{_TAG}{_name}", _construct)
+    _loader.add_constructor(None, _unknown)
 
 
 # Values as JSON has them
@@ -271,17 +323,18 @@ def _refuse(constant: str) -> float:
     raise ValueError(f"JSON has no {constant}")
 
 
-def _as_json(value: object) -> Any:
+def _as_json(value: object, *, keeps_points: bool) -> Any:
     """What is left of a value on its way through JSON.
 
-    NB: Go writes a whole float without its point, so that the API server reads an integer: `1.0` is stored as 1.
+    NB: where points are not kept, it is Go that writes: a whole float without its point, so that the API server reads an
+    integer, and `1.0` is stored as 1.
     """
     match value:
         case dict():
-            return {_key(key): _as_json(item) for key, item in value.items()}
+            return {_key(key): _as_json(item, keeps_points=keeps_points) for key, item in value.items()}
         case list():
-            return [_as_json(item) for item in value]
-        case float() if value.is_integer() and abs(value) < _LARGEST_INTEGER:
+            return [_as_json(item, keeps_points=keeps_points) for item in value]
+        case float() if not keeps_points and value.is_integer() and abs(value) < _LARGEST_INTEGER:
             return int(value)
         case _:
             return value

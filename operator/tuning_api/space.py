@@ -271,13 +271,17 @@ def faults_of_search(space: Sequence[Parameter], sampler: Sampler, *, objectives
     if kind is SamplerType.GP:
         yield from _too_many_values(space)
     if kind is SamplerType.CMAES:
-        if objectives > 1:
-            yield "sampler cmaes needs exactly one objective: use nsga2 or tpe"
-        if space and all(parameter.type is ParameterType.CATEGORICAL for parameter in space):
-            yield "sampler cmaes draws categorical parameters at random, and searchSpace has no other: use tpe"
-        # NB: of a generation whose points are all the same it makes NaN (cmaes 0.13).
-        if sampler.lr_adapt and all(_count(parameter) is not None for parameter in space):
-            yield "sampler.lrAdapt needs a float without step: remove it"
+        yield from _faults_of_cmaes(space, sampler, objectives=objectives)
+
+
+def _faults_of_cmaes(space: Sequence[Parameter], sampler: Sampler, *, objectives: int) -> Iterator[str]:
+    if objectives > 1:
+        yield "sampler cmaes needs exactly one objective: use nsga2 or tpe"
+    if space and all(parameter.type is ParameterType.CATEGORICAL for parameter in space):
+        yield "sampler cmaes draws categorical parameters at random, and searchSpace has no other: use tpe"
+    # NB: of a generation whose points are all the same it makes NaN (cmaes 0.13).
+    if sampler.lr_adapt and all(_count(parameter) is not None for parameter in space):
+        yield "sampler.lrAdapt needs a float without step: remove it"
 
 
 def _endless(space: Sequence[Parameter], kind: SamplerType) -> Iterator[str]:

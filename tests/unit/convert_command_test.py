@@ -166,3 +166,56 @@ def test_help_teaches_by_example(command: Tuningstudy) -> None:
     """As that of each command."""
     code, said, _ = command("convert", "--help")
     assert (code, "  tuningstudy convert experiment.yaml -o study.yaml" in said) == (0, True)
+
+
+READ_AS_THEIR_OWN: dict[str, tuple[str, list[dict[str, object]]]] = {
+    "floats of a sweep": (
+        (
+            "method: random\n"
+            "parameters: {a: {min: 0.0, max: 1.0}, b: {min: 0, max: 1.0}, c: {min: !!float 1, max: 9}, d: {min: 1, max: 4}}\n"
+        ),
+        [
+            {"name": "a", "type": "float", "low": 0, "high": 1},
+            {"name": "b", "type": "float", "low": 0, "high": 1},
+            {"name": "c", "type": "float", "low": 1, "high": 9},
+            {"name": "d", "type": "int", "low": 1, "high": 4},
+        ],
+    ),
+    "letters of a sweep": (
+        "method: random\nparameters: {n: {values: [1, 2]}, y: {values: [y, n, on]}, m: {values: [010, 1e-5]}}\n",
+        [
+            {"name": "n", "type": "categorical", "choices": [1, 2]},
+            {"name": "y", "type": "categorical", "choices": ["y", "n", True]},
+            {"name": "m", "type": "categorical", "choices": [8, 1e-5]},
+        ],
+    ),
+    "words of Determined": (
+        (
+            "searcher: {name: random, metric: loss}\n"
+            "hyperparameters: {o: {type: categorical, vals: [yes, no, on, adam, true, 010, 0x10]}}\n"
+        ),
+        [{"name": "o", "type": "categorical", "choices": ["yes", "no", "on", "adam", True, 10, 16]}],
+    ),
+    "letters of NNI": (
+        "trialCommand: t\nsearchSpace: {n: {_type: choice, _value: [y, no]}}\n",
+        [{"name": "n", "type": "categorical", "choices": ["y", False]}],
+    ),
+    "letters of Katib": (
+        (
+            "apiVersion: kubeflow.org/v1beta1\nkind: Experiment\nspec: {parameters: [{name: x, parameterType: double, "
+            "feasibleSpace: {min: 0.0, max: 1.0}}]}\n"
+        ),
+        [{"name": "x", "type": "float", "low": 0, "high": 1}],
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "space"), READ_AS_THEIR_OWN.values(), ids=READ_AS_THEIR_OWN)
+def test_a_document_is_read_as_its_own_system_reads_it(
+    command: Tuningstudy, text: str, space: list[dict[str, object]]
+) -> None:
+    """PyYAML, YAML 1.2 and kubectl differ in what `n`, `no`, 010 and 1.0 are."""
+    Path("theirs.yaml").write_text(text)
+    code, written, _ = command("convert", "theirs.yaml")
+    assert code == 0
+    assert manifest.find_study(written, source="x")["spec"]["searchSpace"] == space

@@ -223,6 +223,14 @@ KATIB_ALGORITHMS: dict[str, tuple[Document, Document]] = {
     ),
     "sobol": ({"algorithmName": "sobol"}, {"type": "qmc", "qmcType": "sobol"}),
     "population based": ({"algorithmName": "pbt"}, {"type": "tpe"}),
+    "a grid without a step, with a seed": (
+        {"algorithmName": "grid", "algorithmSettings": [{"name": "random_state", "value": "7"}]},
+        {"type": "qmc", "seed": 7},
+    ),
+    "a seed beyond what Optuna takes": (
+        {"algorithmName": "random", "algorithmSettings": [{"name": "random_state", "value": "4294967295"}]},
+        {"type": "random", "seed": 2**31 - 1},
+    ),
     "a grid without a step": ({"algorithmName": "grid"}, {"type": "qmc"}),
 }
 
@@ -303,8 +311,33 @@ def test_what_katib_has_and_a_study_has_not_is_said_with_advice() -> None:
         objective={"type": "minimize", "objectiveMetricName": "loss", "additionalMetricNames": ["accuracy"]},
         metricsCollectorSpec={"collector": {"kind": "StdOut"}},
     )
-    for path in ("spec.objective.additionalMetricNames", "spec.metricsCollectorSpec"):
+    for path in (
+        "spec.objective.additionalMetricNames",
+        "spec.objective.metricStrategies",
+        "spec.metricsCollectorSpec",
+    ):
         assert [kind for kind, _ in notes_on(document, path)] == [Kind.MISSING]
+
+
+def test_the_object_of_katibs_trial_is_spoken_of() -> None:
+    """Admission webhooks mount credentials by the labels of a pod."""
+    pod = {"metadata": {"labels": {"mount": "true"}, "annotations": {"team": "a"}, "name": "x"}, "spec": {}}
+    pod["spec"] = {"containers": [{"name": "c", "image": "img"}], "restartPolicy": "Never"}
+    job = {"kind": "Job", "metadata": {"labels": {"a": "b"}}, "spec": {"activeDeadlineSeconds": 600, "backoffLimit": 2}}
+    job["spec"] |= {"template": pod}
+    document = a_katib(trialTemplate={"primaryContainerName": "c", "trialSpec": job})
+    trial = spec_of(document)["trial"]
+    assert trial["podTemplate"]["metadata"] == {"labels": {"mount": "true"}, "annotations": {"team": "a"}}
+    assert trial["timeout"] == "600s"
+    for path in ("metadata", "spec.backoffLimit"):
+        assert [kind for kind, _ in notes_on(document, f"spec.trialTemplate.trialSpec.{path}")] == [Kind.MISSING]
+    assert any("name of the pod's metadata" in words for _, words in notes_on(document, "spec.trialTemplate.trialSpec"))
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(None, 20), (3, 3)])
+def test_a_document_without_a_limit_of_failures_becomes_a_study_without_one(limit: int | None, expected: int) -> None:
+    """A study's own default of ten would end it."""
+    assert spec_of(a_katib(maxTrialCount=20, maxFailedTrialCount=limit))["maxFailedTrials"] == expected
 
 
 # Weights & Biases
@@ -338,7 +371,34 @@ SWEEP_PARAMETERS: dict[str, tuple[Document, Document]] = {
         {"distribution": "q_log_uniform_values", "min": 8, "max": 256, "q": 8},
         {"type": "int", "low": 8, "high": 256, "log": True},
     ),
+    "q_uniform between multiples": (
+        {"distribution": "q_uniform", "min": 1, "max": 105, "q": 10},
+        {"type": "int", "low": 10, "high": 100, "step": 10},
+    ),
+    "q_uniform between two multiples": (
+        {"distribution": "q_uniform", "min": 11, "max": 14, "q": 10},
+        {"type": "int", "low": 10, "high": 10, "step": 10},
+    ),
+    "q_log_uniform": (
+        {"distribution": "q_log_uniform", "min": 2, "max": 6, "q": 1},
+        {"type": "int", "low": 8, "high": 403, "log": True},
+    ),
     "normal": ({"distribution": "normal", "mu": 1, "sigma": 0.1}, {"type": "float", "low": 0.7, "high": 1.3}),
+    "q_normal": (
+        {"distribution": "q_normal", "mu": 10, "sigma": 2.5, "q": 1},
+        {"type": "int", "low": 3, "high": 17},
+    ),
+    "q_normal of fractions": (
+        {"distribution": "q_normal", "mu": 0, "sigma": 0.1, "q": 0.25},
+        {"type": "float", "low": -0.25, "high": 0.25, "step": 0.25},
+    ),
+    "q_log_normal": (
+        {"distribution": "q_log_normal", "mu": 4, "sigma": 0.5, "q": 1},
+        {"type": "int", "low": 13, "high": 244, "log": True},
+    ),
+    "q_beta": ({"distribution": "q_beta", "q": 0.1}, {"type": "float", "low": 0, "high": 1, "step": 0.1}),
+    "seeds": ({"values": list(range(300))}, {"type": "int", "low": 0, "high": 299}),
+    "many in steps of two": ({"values": [*range(2, 802, 2)]}, {"type": "int", "low": 2, "high": 800, "step": 2}),
     "beta": ({"distribution": "beta"}, {"type": "float", "low": 0, "high": 1}),
 }
 
@@ -347,6 +407,19 @@ SWEEP_PARAMETERS: dict[str, tuple[Document, Document]] = {
 def test_a_parameter_of_a_sweep(parameter: Document, expected: Document) -> None:
     """The distribution that W&B takes where none is named, too."""
     assert spec_of(a_sweep(parameters={"x": parameter}))["searchSpace"] == [{"name": "x"} | expected]
+
+
+def test_a_field_that_a_distribution_does_not_have_is_said() -> None:
+    """W&B itself refuses it, or looks away."""
+    ((_, words),) = notes_on(a_sweep(parameters={"x": {"min": 16, "max": 64, "q": 8}}), "parameters.x")
+    assert "q is left out, which int_uniform does not have" in words
+
+
+@pytest.mark.parametrize("values", [[*range(256), 900], [str(item) for item in range(300)], [*map(float, range(300))]])
+def test_too_many_choices_are_said_with_their_place(values: list[object]) -> None:
+    """What is no range stays a fault of the document."""
+    with pytest.raises(ConversionError, match=r"parameters\.x: a parameter has at most 256 choices, and these are"):
+        converted(a_sweep(parameters={"x": {"values": values}}))
 
 
 def test_natural_logarithms_as_bounds_are_said_to_have_changed() -> None:
@@ -371,6 +444,7 @@ def test_nested_parameters_have_dotted_names_and_constants_are_named() -> None:
         ({"type": "hyperband", "s": 2, "eta": 3, "max_iter": 27}, 3),
         ({"type": "hyperband", "s": 9, "max_iter": 27}, 1),
         ({"type": "hyperband", "min_iter": 5}, 5),
+        ({"type": "hyperband", "min_iter": 5, "max_iter": 9, "s": 1}, 3),
     ],
 )
 def test_the_hyperband_of_a_sweep_is_a_successive_halving(early: Document, first: int) -> None:
@@ -526,6 +600,8 @@ NNI_PARAMETERS: dict[str, tuple[str, list[Any], Document]] = {
     "loguniform": ("loguniform", [1e-4, 0.1], {"type": "float", "low": 1e-4, "high": 0.1, "log": True}),
     "qloguniform": ("qloguniform", [1, 64, 1], {"type": "int", "low": 1, "high": 64, "log": True}),
     "normal": ("normal", [0, 1], {"type": "float", "low": -3, "high": 3}),
+    "qnormal": ("qnormal", [128, 21, 16], {"type": "int", "low": 80, "high": 176, "step": 16}),
+    "quniform between multiples": ("quniform", [3, 10, 2], {"type": "int", "low": 4, "high": 10, "step": 2}),
     "lognormal": ("lognormal", [0, 1], {"type": "float", "low": 0.0497871, "high": 20.0855, "log": True}),
 }
 

@@ -197,7 +197,10 @@ CANNOT_SEARCH = {
     "a condition on true under a whole number": (
         "random",
         {},
-        [{"name": "layers", "type": "int", "low": 1, "high": 3}, MOMENTUM | {"when": {"parameter": "layers", "in": [True]}}],
+        [
+            {"name": "layers", "type": "int", "low": 1, "high": 3},
+            MOMENTUM | {"when": {"parameter": "layers", "in": [True]}},
+        ],
         "when.in has True, and layers has the whole numbers from 1 to 3",
     ),
     "gp with a seed to search": (

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tuning_api import documents, files, limits, manifest
-from tuning_api.documents import DocumentError
+from tuning_api.documents import Dialect, DocumentError
 from tuning_api.manifest import ManifestError
 from tuning_api.schema import Document
 from tuning_api.spec import KIND
@@ -37,7 +37,8 @@ def convert(file: Path, *, system: str | None, output: Path | None, force: bool)
     Raises:
         BadInputError: the file is no experiment of a known system, or a field in it is wrong.
     """
-    document, source = _recognised(_documents(file), System(system) if system else None, file=file)
+    place, source = _recognised(_documents(file), System(system) if system else None, file=file)
+    document = _documents(file, dialect=conversion.DIALECTS[source])[place]
     try:
         made = conversion.convert(document, source, name=file.stem, search_space=_search_space(document, source, file))
     except ConversionError as error:
@@ -52,10 +53,10 @@ def convert(file: Path, *, system: str | None, output: Path | None, force: bool)
     return _checked(made, output or Path("the manifest"))
 
 
-def _documents(file: Path) -> list[Document]:
+def _documents(file: Path, *, dialect: Dialect = Dialect.KUBERNETES) -> list[Document]:
     """What is in a file that the person has named."""
     try:
-        found = documents.from_json_or_yaml(manifest.read_text(file), source=str(file))
+        found = documents.from_json_or_yaml(manifest.read_text(file), source=str(file), dialect=dialect)
     except (ManifestError, DocumentError) as error:
         raise BadInputError(str(error)) from None
     if not all(isinstance(document, dict) for document in found):
@@ -63,15 +64,16 @@ def _documents(file: Path) -> list[Document]:
     return found
 
 
-def _recognised(read: list[Document], system: System | None, *, file: Path) -> tuple[Document, System]:
+def _recognised(read: list[Document], system: System | None, *, file: Path) -> tuple[int, System]:
+    """Which of the documents is the experiment, and whose it is."""
     if not read:
         raise BadInputError(f"{file}: the file is empty")
     if any(document.get("kind") == KIND for document in read):
         raise BadInputError(f"{file}: this is a {KIND} already: tuningstudy validate {file}")
     if system is not None and len(read) == 1:
-        return read[0], system
-    found = [(document, known) for document in read if (known := conversion.recognise(document))]
-    found = [(document, known) for document, known in found if system in {None, known}]
+        return 0, system
+    known = [conversion.recognise(document) for document in read]
+    found = [(place, other) for place, other in enumerate(known) if other and system in {None, other}]
     if not found:
         raise BadInputError(
             f"{file}: this is no experiment of a known system; say which it is by --from ({', '.join(System)})"
@@ -101,7 +103,7 @@ def _search_space(document: Document, system: System, file: Path) -> Document | 
         advice = ": copy it beside the document" if error.errno == errno.EXDEV else ""
         raise BadInputError(f"{words}: cannot be read: {error.strerror}{advice}") from None
     try:
-        found: list[Document] = documents.from_json_or_yaml(text, source=name)
+        found: list[Document] = documents.from_json_or_yaml(text, source=name, dialect=conversion.DIALECTS[system])
     except DocumentError:
         found = []
     if len(found) != 1 or not nni.is_search_space(found[0]):

@@ -2,12 +2,13 @@
 
 from enum import StrEnum
 
+from tuning_api.documents import Dialect
 from tuning_api.schema import Document
 from tuning_operator.convert import determined, katib, nni, wandb
 from tuning_operator.convert.draft import Conversion
 from tuning_operator.convert.reading import ConversionError
 
-__all__ = ["Conversion", "ConversionError", "System", "convert", "recognise"]
+__all__ = ["DIALECTS", "Conversion", "ConversionError", "System", "convert", "recognise"]
 
 
 class System(StrEnum):
@@ -19,6 +20,13 @@ class System(StrEnum):
     NNI = "nni"
 
 
+DIALECTS = {
+    System.KATIB: Dialect.KUBERNETES,
+    System.WANDB: Dialect.PYYAML,
+    System.DETERMINED: Dialect.YAML_1_2,
+    System.NNI: Dialect.PYYAML,
+}
+"""How each system reads its documents: kubectl; `yaml.safe_load`; ruamel.yaml."""
 _MODULES = {System.KATIB: katib, System.DETERMINED: determined, System.NNI: nni, System.WANDB: wandb}
 
 

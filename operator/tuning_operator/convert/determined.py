@@ -251,7 +251,10 @@ def _environment(draft: Draft, environment: Document) -> None:
     variables = _for_gpus(environment.get("environment_variables"))
     pairs = [str(item).partition("=") for item in (variables if isinstance(variables, list) else [])]
     template = mapping(environment, "pod_spec", path="environment")
-    container = pods.find(template, container=_CONTAINER) or {pods.POD: mapping(template, "spec")}
+    container = pods.find(template, container=_CONTAINER) or {
+        pods.POD: mapping(template, "spec"),
+        pods.METADATA: mapping(template, "metadata"),
+    }
     container["env"] = [*(container.get("env") or []), *({"name": key, "value": value} for key, _, value in pairs)]
     found = pods.trial_of(container)
     if "podTemplate" in found:

@@ -24,6 +24,7 @@ OBJECTIVE = "my_package.train:objective"
 DEFAULT_TRIALS = 100
 
 _SHOWN_PARAMETERS = 4
+_MOST_FAILURES = 100_000
 _MOST_PARAMETERS = 1000
 """A study has 64, which the manifest's own check says: what is above that, a person can still take out of the manifest."""
 _IS_DOCUMENTED = "docs/converting.md has the fields of each system"
@@ -134,8 +135,9 @@ class Draft:
         try:
             self._settle_sampler()
             self._settle_trials()
+            self._settle_failures()
         except ValidationError as error:
-            raise ConversionError(f"the search space is none of a study: {error.errors()[0]['msg']}") from error
+            raise ConversionError(f"the study would be none: {_first(error)}") from error
         if not self.space:
             self.decide("", "no parameter was found to search: add some", at="spec.searchSpace")
         spec = self.spec | {
@@ -176,6 +178,14 @@ class Draft:
     def _fault_of_sampler(self, sampler: Document) -> str | None:
         searched = [Parameter.model_validate(parameter) for parameter in self.space]
         return next(faults_of_search(searched, Sampler.model_validate(sampler), objectives=len(self.objectives)), None)
+
+    def _settle_failures(self) -> None:
+        """The others go on however many trials fail, and a study ends after ten where nothing is said."""
+        if "maxFailedTrials" not in self.spec:
+            self.spec["maxFailedTrials"] = min(self.spec["maxTrials"], _MOST_FAILURES)
+            self.changed(
+                "", f"maxFailedTrials: {self.spec['maxFailedTrials']}, for the document has no limit of failures"
+            )
 
     def _settle_trials(self) -> None:
         if "maxTrials" in self.spec:
@@ -228,6 +238,14 @@ _ORDER = (
     "parallelism",
     "trial",
 )
+
+
+def _first(error: ValidationError) -> str:
+    """The first fault, with the names of what is wrong."""
+    fault = error.errors()[0]
+    name = fault["input"].get("name", "") if isinstance(fault["input"], dict) else ""
+    place = ".".join(str(part) for part in (error.title.lower(), name, *fault["loc"]) if part != "")
+    return f"{place}: {fault['msg']}"
 
 
 def _numbered(name: str) -> Iterator[str]:

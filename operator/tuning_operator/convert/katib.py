@@ -101,8 +101,7 @@ def _objective(draft: Draft, objective: Document) -> None:
             f"{path}.additionalMetricNames", "they were recorded only: trial.set_user_attr keeps them with the trial"
         )
     words = "a trial's value is what the objective returns, not its best or latest log line: return the one you mean"
-    if objective.get("metricStrategies"):
-        draft.missing(f"{path}.metricStrategies", words)
+    draft.missing(f"{path}.metricStrategies", words)
 
 
 def _algorithm(draft: Draft, algorithm: Document) -> str | None:
@@ -118,8 +117,9 @@ def _algorithm(draft: Draft, algorithm: Document) -> str | None:
     for setting, (at, value) in settings.items():
         option, types = _SETTINGS.get(setting, ("", ()))
         if sampler["type"] in types and value != "None":
-            sampler[option] = count(value, path=at)
-            draft.mapped(at, f"sampler.{option}: {value}")
+            whole = count(value, path=at)
+            sampler[option] = whole % 2**31 if option == "seed" else whole
+            draft.mapped(at, f"sampler.{option}: {sampler[option]}")
         elif not (name == "hyperband" and setting in _HYPERBAND):
             draft.missing(at, f"{setting} is no option of sampler {sampler['type']}")
     draft.spec["sampler"] = sampler
@@ -240,6 +240,7 @@ def _template(draft: Draft, template: Document) -> None:
     draft.trial |= pods.trial_of(found)
     for words in pods.left_out(found):
         draft.missing(f"{path}.trialSpec", words)
+    _object(draft, mapping(template, "trialSpec", path=path), path=f"{path}.trialSpec")
     draft.changed(
         f"{path}.trialSpec",
         "its command becomes trial.objective; image, GPUs, environment, volumes and resources are kept",
@@ -257,6 +258,22 @@ def _template(draft: Draft, template: Document) -> None:
             draft.missing(f"{path}.{key}", words)
 
 
+def _object(draft: Draft, trial: Document, *, path: str) -> None:
+    """What the trial's object says beside its pods."""
+    if mapping(trial, "metadata", path=path):
+        draft.missing(f"{path}.metadata", "of the trial's object; labels of its pods are kept")
+    spec = mapping(trial, "spec", path=path)
+    if seconds := spec.get("activeDeadlineSeconds"):
+        draft.trial["timeout"] = f"{count(seconds, path=f'{path}.spec.activeDeadlineSeconds')}s"
+        draft.mapped(f"{path}.spec.activeDeadlineSeconds", f"trial.timeout: {draft.trial['timeout']}")
+    for key, child in spec.items():
+        if key not in {"activeDeadlineSeconds", "trainer"} and not pods.has_pod(child):
+            draft.missing(
+                f"{path}.spec.{key}", _OBJECT_WORDS.get(key, "the operator writes the Job of a worker itself")
+            )
+
+
+_OBJECT_WORDS = {"backoffLimit": "a trial whose worker is lost is queued again; one that fails by itself counts"}
 _MEANT = {
     "trialParameters": "trial.params, by the names of the search space",
     "primaryContainerName": "the container is called trial",

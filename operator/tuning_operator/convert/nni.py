@@ -233,6 +233,9 @@ def _add_all(draft: Draft, node: Document, *, path: str, prefix: str, when: Docu
 
 def _add(draft: Draft, parameter: Document, *, path: str, name: str, when: Document | None) -> None:
     values = parameter.get("_value")
+    for key in parameter:
+        if key not in {"_type", "_value"}:
+            draft.missing(f"{path}.{key}", "a condition is a `when` of the parameter here")
     if not isinstance(values, list):
         raise ConversionError(f"{path}._value: a list is needed, and it is {values!r}")
     if parameter["_type"] != "choice" or not all(isinstance(value, dict) and "_name" in value for value in values):

@@ -9,12 +9,15 @@ from tuning_api.naming import CONTAINER
 from tuning_api.schema import Document
 
 _POD_FIELDS = ("nodeSelector", "tolerations", "affinity", "volumes", "imagePullSecrets", "priorityClassName")
+_METADATA = ("labels", "annotations")
 _CONTAINER_FIELDS = ("env", "envFrom", "volumeMounts", "resources", "imagePullPolicy")
 _GPU = re.compile(r"(nvidia\.com/(gpu|mig-.+)|amd\.com/gpu)$")
 _SECRET = re.compile(r"(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|(^|_)KEY($|_))", re.IGNORECASE)
 _SHOWN = ("name", "image", "command", "args", "ports")
 POD = "_pod"
 """Where `find` puts the pod's spec."""
+METADATA = "_metadata"
+"""Where `find` puts the pod's labels and annotations."""
 
 
 def find(node: object, *, container: object) -> Document | None:
@@ -23,24 +26,30 @@ def find(node: object, *, container: object) -> Document | None:
     Whatever the kind of the trial's object, a pod's spec is what has `containers`. A TrainJob has no pod, only the
     fields of one container under `trainer`.
     """
-    specs = list(_pod_specs(node))
-    found = [(spec, item) for spec in specs for item in spec["containers"] if isinstance(item, dict)]
+    found = [(pod, item) for pod in _pods(node) for item in pod["spec"]["containers"] if isinstance(item, dict)]
     if not found:
         trainer = node.get("spec", {}).get("trainer") if isinstance(node, dict) else None
-        return trainer | {POD: {}} if isinstance(trainer, dict) else None
-    spec, chosen = next(((spec, item) for spec, item in found if item.get("name") == container), found[0])
-    return chosen | {POD: spec}
+        return trainer | {POD: {}, METADATA: {}} if isinstance(trainer, dict) else None
+    pod, chosen = next(((pod, item) for pod, item in found if item.get("name") == container), found[0])
+    metadata = pod.get("metadata")
+    return chosen | {POD: pod["spec"], METADATA: metadata if isinstance(metadata, dict) else {}}
 
 
-def _pod_specs(node: object) -> Iterator[Document]:
+def has_pod(node: object) -> bool:
+    """Whether there is a pod's spec in it, at any depth."""
+    return any(True for _ in _pods({"spec": node}))
+
+
+def _pods(node: object) -> Iterator[Document]:
+    """Pods and their templates: what has a `spec` with `containers`."""
     if isinstance(node, dict):
-        if isinstance(node.get("containers"), list):
+        if isinstance(node.get("spec"), dict) and isinstance(node["spec"].get("containers"), list):
             yield node
         for child in node.values():
-            yield from _pod_specs(child)
+            yield from _pods(child)
     elif isinstance(node, list):
         for child in node:
-            yield from _pod_specs(child)
+            yield from _pods(child)
 
 
 def trial_of(container: Document) -> Document:
@@ -58,7 +67,9 @@ def trial_of(container: Document) -> Document:
         del ours["resources"]
     if ours:
         pod["containers"] = [{"name": CONTAINER} | ours]
-    return trial | ({"podTemplate": {"spec": pod}} if pod else {})
+    metadata = {key: copy.deepcopy(container[METADATA][key]) for key in _METADATA if container[METADATA].get(key)}
+    template = ({"metadata": metadata} if metadata else {}) | ({"spec": pod} if pod else {})
+    return trial | ({"podTemplate": template} if template else {})
 
 
 def left_out(container: Document) -> Iterator[str]:
@@ -66,9 +77,11 @@ def left_out(container: Document) -> Iterator[str]:
     for item in container.get("env") or []:
         if _is_left_out(item):
             yield f"environment variable {item['name']}: {_why(item)}"
-    known = {*_CONTAINER_FIELDS, *_SHOWN, POD}
+    known = {*_CONTAINER_FIELDS, *_SHOWN, POD, METADATA}
     if others := sorted(set(container) - known):
         yield f"{', '.join(others)} of the container: add them to trial.podTemplate if they matter"
+    if others := sorted(set(container[METADATA]) - {*_METADATA}):
+        yield f"{', '.join(others)} of the pod's metadata: the operator names the pods of workers"
     known = {*_POD_FIELDS, "containers", "restartPolicy"}
     if others := sorted(set(container[POD]) - known):
         yield f"{', '.join(others)} of the pod: add them to trial.podTemplate if they matter"

@@ -4,13 +4,17 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 
 from tuning_api.schema import Document, Scalar
+from tuning_api.search import MAX_CHOICES
 from tuning_operator.convert.reading import ConversionError
 
 _SIGMAS = 3
 """How far from its mean a normal distribution is looked at: 99.7 % of it, as Katib does with its bounds."""
 _DIGITS = 6
+_NEARLY = 1e-9
+"""How far from a multiple a bound may lie, in steps."""
 
 
 @dataclass(frozen=True)
@@ -53,16 +57,28 @@ def number(
     return Dimension(fields | ({"log": True} if log else {}), changes)
 
 
-def quantised(low: float, high: float, step: float, *, path: str, log: bool = False) -> Dimension:
-    """Multiples of a step: whole numbers where bounds and step are."""
-    whole = all(float(value).is_integer() for value in (low, high, step))
-    changes: tuple[str, ...] = ()
-    if not log and not math.isclose(low / step, round(low / step), abs_tol=1e-9):
-        changes = (f"values begin at {low:g}, and need not be multiples of {step:g}",)
-    return number(low, high, path=path, whole=whole, step=step, log=log, changes=changes)
+def quantised(
+    low: float, high: float, step: float, *, path: str, log: bool = False, changes: tuple[str, ...] = ()
+) -> Dimension:
+    """The multiples of a step between two bounds: whole numbers where the step is one.
+
+    NB: the others round what they draw, so that the first and the last multiple are drawn half as often, and bounds that
+    are none may be left. Optuna counts steps from the lower bound.
+    """
+    if step <= 0:
+        raise ConversionError(f"{path}: a step above 0 is needed, and it is {step:g}")
+    first, last = math.ceil(low / step - _NEARLY), math.floor(high / step + _NEARLY)
+    if log and first < 1:
+        first = 1
+    if first > last:
+        first = last = max(round(low / step), 1) if log else round(low / step)
+    bounds = [float(Decimal(str(step)) * int(times)) for times in (first, last)]
+    if not all(map(math.isclose, bounds, (low, high))):
+        changes += (f"the multiples of {step:g} from {bounds[0]:g} to {bounds[1]:g}",)
+    return number(*bounds, path=path, whole=float(step).is_integer(), step=step, log=log, changes=changes)
 
 
-def exponents(low: float, high: float, base: float, *, path: str) -> Dimension:
+def exponents(low: float, high: float, base: float, *, path: str, step: float | None = None) -> Dimension:
     """A logarithmic range that was given by the exponents of its bounds."""
     try:
         bounds = rounded(base**low), rounded(base**high)
@@ -72,6 +88,8 @@ def exponents(low: float, high: float, base: float, *, path: str) -> Dimension:
     change = (
         f"bounds were exponents of {name} ({low:g} to {high:g}), now they are values ({bounds[0]:g} to {bounds[1]:g})"
     )
+    if step is not None:
+        return quantised(*bounds, step, path=path, log=True, changes=(change,))
     return number(*bounds, path=path, log=True, changes=(change,))
 
 
@@ -79,11 +97,16 @@ def normal(mu: float, sigma: float, *, path: str, step: float | None = None, log
     """Optuna has no normal distribution: the range in which nearly all of it lies."""
     low, high = mu - _SIGMAS * sigma, mu + _SIGMAS * sigma
     if log:
-        low, high = math.exp(low), math.exp(high)
+        try:
+            low, high = math.exp(low), math.exp(high)
+        except OverflowError:
+            raise ConversionError(f"{path}: e to the power of {high:g} is no number") from None
     change = (
         f"Optuna has no {'log-' if log else ''}normal distribution: sampled evenly within three standard deviations"
     )
-    return number(rounded(low), rounded(high), path=path, step=step, log=log, changes=(change,))
+    if step is not None:
+        return quantised(rounded(low), rounded(high), step, path=path, log=log, changes=(change,))
+    return number(rounded(low), rounded(high), path=path, log=log, changes=(change,))
 
 
 def choices(values: Sequence[object], *, path: str, changes: tuple[str, ...] = ()) -> Dimension:
@@ -102,7 +125,24 @@ def choices(values: Sequence[object], *, path: str, changes: tuple[str, ...] = (
         distinct.setdefault(value, value)
     if len(distinct) < len(scalars):
         changes += ("a value that was there twice is there once (to Optuna 1 is 1.0, and true)",)
+    if len(distinct) > MAX_CHOICES:
+        return _in_steps(list(distinct.values()), path=path, changes=changes)
     return Dimension({"type": "categorical", "choices": list(distinct.values())}, changes)
+
+
+def _in_steps(values: Sequence[Scalar], *, path: str, changes: tuple[str, ...]) -> Dimension:
+    """More values than a parameter has choices, such as seeds: a range if they are whole numbers in equal steps.
+
+    Raises:
+        ConversionError: they are not.
+    """
+    whole = sorted(value for value in values if isinstance(value, int) and not isinstance(value, bool))
+    if len(whole) == len(values):
+        every = range(whole[0], whole[-1] + 1, whole[1] - whole[0])
+        if len(every) == len(whole) and all(map(int.__eq__, every, whole)):
+            changes += ("values in equal steps are a range now",)
+            return number(every[0], every[-1], path=path, whole=True, step=every.step, changes=changes)
+    raise ConversionError(f"{path}: a parameter has at most {MAX_CHOICES} choices, and these are {len(values)}")
 
 
 def plain(value: float) -> float:

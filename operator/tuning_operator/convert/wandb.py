@@ -138,6 +138,30 @@ _KNOWN = ("value", "values", "probabilities", "min", "max", "q", "mu", "sigma", 
 
 def _dimension(parameter: Document, *, path: str) -> Dimension:
     distribution = str(parameter.get("distribution") or _usual_distribution(parameter))
+    dimension = _of(distribution, parameter, path=path)
+    unused = sorted(parameter.keys() & set(_KNOWN) - {"distribution", *_USED.get(distribution, _KNOWN)})
+    words = tuple(f"{key} is left out, which {distribution} does not have" for key in unused)
+    return Dimension(dimension.fields, (*dimension.changes, *words))
+
+
+_USED = {
+    "categorical": ("values",),
+    "categorical_w_probabilities": ("values", "probabilities"),
+    **dict.fromkeys(
+        (
+            *("int_uniform", "uniform", "log_uniform", "inv_log_uniform"),
+            *("log_uniform_values", "inv_log_uniform_values"),
+        ),
+        ("min", "max"),
+    ),
+    **dict.fromkeys(("q_uniform", "q_log_uniform", "q_log_uniform_values"), ("min", "max", "q")),
+    **dict.fromkeys(("normal", "log_normal"), ("mu", "sigma")),
+    **dict.fromkeys(("q_normal", "q_log_normal"), ("mu", "sigma", "q")),
+}
+"""The fields that a distribution looks at; those of a beta distribution are spoken of with it."""
+
+
+def _of(distribution: str, parameter: Document, *, path: str) -> Dimension:
     log = "log" in distribution
     step = as_number(parameter.get("q", 1), path=f"{path}.q") if distribution.startswith("q_") else None
     match distribution:
@@ -157,8 +181,11 @@ def _dimension(parameter: Document, *, path: str) -> Dimension:
             sigma = as_number(parameter.get("sigma", 1), path=f"{path}.sigma")
             return space.normal(mu, sigma, path=path, step=step, log=log)
         case "beta" | "q_beta":
-            return space.number(
-                0, 1, path=path, step=step, changes=("Optuna has no beta distribution: sampled evenly",)
+            changes = ("Optuna has no beta distribution: sampled evenly",)
+            return (
+                space.quantised(0, 1, step, path=path, changes=changes)
+                if step is not None
+                else space.number(0, 1, path=path, changes=changes)
             )
         case _:
             raise ConversionError(f"{path}.distribution: W&B has no {distribution!r}")
@@ -178,12 +205,7 @@ def _from_exponents(parameter: Document, step: float | None, *, is_inverse: bool
     low, high = number(parameter, "min", path=path), number(parameter, "max", path=path)
     if is_inverse:
         low, high = -high, -low
-    dimension = space.exponents(low, high, math.e, path=path)
-    if step is None:
-        return dimension
-    return Dimension(
-        dimension.fields, (*dimension.changes, f"a logarithmic parameter has no step: {step:g} is left out")
-    )
+    return space.exponents(low, high, math.e, path=path, step=step)
 
 
 def _early_terminate(draft: Draft, early: Document) -> None:
@@ -200,12 +222,16 @@ def _early_terminate(draft: Draft, early: Document) -> None:
     factor = max(2, round(eta))
     first = _first_rung(early, eta, path=path)
     draft.spec["pruner"] = {"type": "successiveHalving", "minResource": first, "reductionFactor": factor}
-    words = f"pruner: successiveHalving, rungs at {first}, {first * factor}, {first * factor**2}, ... steps"
+    rungs = ", ".join(str(first * factor**rung) for rung in range(3))
+    words = f"pruner: successiveHalving, judged at steps {rungs}, ..., counted from 0: one report later than there"
+    if not early.get("strict"):
+        words += "; by the value at that step, not by a run's best so far"
     draft.changed(path, words + ("" if factor == eta else f"; eta {eta:g} is not whole"))
 
 
 def _first_rung(early: Document, eta: float, *, path: str) -> int:
-    if early.get("min_iter") is not None:
+    # NB: with both, W&B takes max_iter (hyperband_stopping.py of wandb/sweeps).
+    if early.get("max_iter") is None and early.get("min_iter") is not None:
         return max(1, count(early["min_iter"], path=f"{path}.min_iter"))
     longest = number(early, "max_iter", path=path)
     rungs = as_number(early.get("s", 1), path=f"{path}.s")
