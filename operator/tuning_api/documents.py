@@ -323,7 +323,7 @@ def _refuse(constant: str) -> float:
     raise ValueError(f"JSON has no {constant}")
 
 
-def _as_json(value: object, *, keeps_points: bool) -> Any:
+def _as_json(value: object, *, keeps_points: bool = False) -> Any:
     """What is left of a value on its way through JSON.
 
     NB: where points are not kept, it is Go that writes: a whole float without its point, so that the API server reads an

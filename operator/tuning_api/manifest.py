@@ -1,11 +1,13 @@
 """A manifest as a person writes it, read to mean what it means to kubectl; see `documents` for its text."""
 
 import difflib
+import json
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from tuning_api import documents, files, limits, naming
 from tuning_api.documents import DocumentError
@@ -144,17 +146,26 @@ def read_spec(document: Document) -> tuple[StudySpec | None, str | None]:
 
 def faults(error: ValidationError) -> list[str]:
     """What is wrong with a spec, each with the field's path as kubectl names it."""
-    found = error.errors(include_url=False, include_input=False)
-    words = [_fault(item["type"], _path(item["loc"]), item["msg"]) for item in islice(found, _MOST_FAULTS)]
+    found = error.errors(include_url=False)
+    words = [_fault(item) for item in islice(found, _MOST_FAULTS)]
     return [*words, f"and {len(found) - _MOST_FAULTS:,} more"] if len(found) > _MOST_FAULTS else words
 
 
-def _fault(kind: str, path: str, message: str) -> str:
-    if kind != "extra_forbidden":
-        return limits.shortened(f"{path}: {message.removeprefix('Value error, ')}")
+def _fault(found: ErrorDetails) -> str:
+    path = _path(found["loc"])
+    if found["type"] == "string_type" and isinstance(found["input"], bool | int | float):
+        return limits.shortened(f"{path}: {_as_text(found['input'])}")
+    if found["type"] != "extra_forbidden":
+        return limits.shortened(f"{path}: {found['msg'].removeprefix('Value error, ')}")
     path = limits.shortened(path)
     close = difflib.get_close_matches(path.rpartition(".")[2], _field_names(), n=1)
     return f'unknown field "{path}"' + (f": did you mean {close[0]}?" if close else "")
+
+
+def _as_text(value: float) -> str:
+    """What YAML has made of a name such as `n`, as PyYAML itself writes it, or of digits."""
+    why = " (YAML reads y, n, yes, no, on and off so)" if isinstance(value, bool) else ""
+    return f"must be a text, and it is {json.dumps(value)}: put it into quotes{why}"
 
 
 def _path(location: tuple[int | str, ...]) -> str:

@@ -129,6 +129,17 @@ SPECS = {
         {"maxTrails": 3},
         'unknown field "spec.maxTrails": did you mean maxTrials?',
     ),
+    "a name that YAML takes for false": (
+        {"searchSpace": [{"name": False, "type": "int", "low": 1, "high": 8}]},
+        (
+            "spec.searchSpace[0].name: must be a text, and it is false: put it into quotes "
+            "(YAML reads y, n, yes, no, on and off so)"
+        ),
+    ),
+    "a name that is a number": (
+        {"searchSpace": [{"name": 10, "type": "int", "low": 1, "high": 8}]},
+        "spec.searchSpace[0].name: must be a text, and it is 10: put it into quotes",
+    ),
     "an unknown field that resembles none": ({"qqqqq": 3}, 'unknown field "spec.qqqqq"'),
 }
 

@@ -143,6 +143,13 @@ def test_several_values_are_those_of_the_objectives(tmp_path: Path) -> None:
     assert run("two_values", a_trial(study, x=0.25), tmp_path, metrics=("a", "b")) == Completed((0.25, 0.75))
 
 
+def test_a_name_of_enqueue_that_nothing_suggests_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Without a search space the objective alone knows its names: what is misspelt would be left aside in silence."""
+    study = optuna.create_study(directions=["minimize", "maximize"])
+    run("two_values", a_trial(study, x=0.25, lerning_rate=0.1), tmp_path, metrics=("a", "b"))
+    assert "spec.enqueue gives lerning_rate, which the objective has not suggested" in caplog.text
+
+
 def test_a_parameter_that_was_chosen_before_keeps_its_value(tmp_path: Path) -> None:
     """The spec's parameters come first; what the code suggests under the same name is that value."""
     study = optuna.create_study()

@@ -8,7 +8,7 @@ import inspect
 import os
 import random
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
@@ -23,6 +23,7 @@ from optuna.trial import FrozenTrial, Trial
 from tuning_trial import family, outcomes
 from tuning_trial.errors import InvalidConfigError, nearest
 from tuning_trial.late_reports import LateTrial
+from tuning_trial.log import logger
 from tuning_trial.lookup import find_module
 from tuning_trial.outcomes import Completed, Failed, Pruned
 
@@ -138,7 +139,17 @@ def run(
         result = objective(trial)
     except TrialPruned:
         return Pruned()
+    if unknown := [name for name in _enqueued(trial) if name not in trial.params]:
+        logger.warning(
+            "spec.enqueue gives %s, which the objective has not suggested: is it spelt so?", ", ".join(unknown)
+        )
     return outcomes.returned(result, metrics=metrics)
+
+
+def _enqueued(trial: Trial) -> Mapping[str, Any]:
+    """What a person asked for, by name; empty for a trial of the sampler's own."""
+    asked: Mapping[str, Any] = trial._cached_frozen_trial.system_attrs.get("fixed_params", {})  # noqa: SLF001
+    return asked
 
 
 def _seed(seed: int) -> None:
