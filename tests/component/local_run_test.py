@@ -106,7 +106,7 @@ def test_whatever_is_killed_the_budget_is_exact(
     """No trial stays RUNNING, none is counted twice or begun again, and a worker that outlived its runner is kept."""
     study.write(parallelism=workers)
     run = study.start("--no-report")
-    study.wait_for_trials(workers)
+    study.wait_for_second_epochs(workers)
     before = study.workers()
     kill(study, run.pid)
     if kill is not _kill_a_worker:
@@ -125,7 +125,7 @@ def test_ctrl_c_queues_the_trials_again_and_says_how_to_go_on(study: LocalStudy)
     """Nothing runs on unseen; the same command finishes the study."""
     study.write(parallelism=1)
     run = study.start("--no-report")
-    study.wait_for_trials(1)
+    study.wait_for_second_epochs(1)
     os.kill(run.pid, signal.SIGINT)
     assert run.wait(60) == 130
     assert "interrupted: 0 of 5 trials have ended, nothing is lost" in study.said
@@ -142,7 +142,7 @@ def test_a_second_ctrl_c_does_not_wait(study: LocalStudy) -> None:
     """A worker that hangs must not hold anybody up."""
     study.write(parallelism=1)
     run = study.start()
-    study.wait_for_trials(1)
+    study.wait_for_second_epochs(1)
     (pid,) = study.workers().values()
     os.kill(pid, signal.SIGSTOP)
     os.kill(run.pid, signal.SIGINT)

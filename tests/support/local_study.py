@@ -146,12 +146,25 @@ class LocalStudy:
         return Counter(trial.state for trial in self.data().trials)
 
     def wait_for_trials(self, count: int) -> None:
-        """Wait until so many trials wait in their second epoch."""
+        """Wait until so many trials run and have reported a value."""
         wait_until(
             lambda: [
                 trial for trial in self._trials() if trial.state is TrialState.RUNNING and trial.intermediate_values
             ],
             lambda running: len(running) == count,
+            seconds=DEADLINE_SECONDS,
+            what=f"{count} trials with a value: {self.said}",
+        )
+
+    def wait_for_second_epochs(self, count: int) -> None:
+        """Wait until so many trials have begun their second epoch, and wait in it.
+
+        NB: a trial that is stopped after its first report and before that has nothing to do twice.
+        """
+        self.wait_for_trials(count)
+        wait_until(
+            self.epochs,
+            lambda begun: sum(trials for epochs, trials in begun.items() if 1 in epochs) == count,
             seconds=DEADLINE_SECONDS,
             what=f"{count} trials in their second epoch: {self.said}",
         )
