@@ -6,6 +6,7 @@ operator writes.
 """
 
 import re
+from collections.abc import Mapping
 from enum import IntEnum, StrEnum
 from typing import Any, TypeVar
 
@@ -190,6 +191,12 @@ class FailureReason(StrEnum):
     """The trial's process, or a data loader's, ended by a signal, such as a segmentation fault, or without a word."""
     WORKER_LOST = "WorkerLost"
     """The worker went away, and the trial was retried as often as allowed."""
+
+
+def ran_out_of_memory(attributes: Mapping[str, Any]) -> bool:
+    """Whether a trial's attributes say that it failed for its memory. NB: user code may write anything there."""
+    failure = attributes.get(FAILURE_ATTRIBUTE)
+    return isinstance(failure, dict) and failure.get("reason") == FailureReason.OUT_OF_MEMORY
 
 
 class Failure(Schema):

@@ -223,10 +223,18 @@ class Trial(Schema):
     progress_timeout: Duration | None = None
     """How long a trial may stand still: no batch has ended and, of an objective, nothing was reported. One that stands still
     for longer fails with reason Stalled. Default: no limit, for nobody but you knows how long a step may take."""
+    out_of_memory: Literal["infeasible", "fail"] | None = None
+    """What a trial is that ran out of memory. infeasible (default): a result, since its parameters do not fit; the sampler
+    learns to stay away from such parameters, and maxFailedTrials does not count it. fail: a failure like any other."""
     checkpoints: Checkpoints | None = None
     """Where trials save their state, so that they go on where they were interrupted."""
     pod_template: Document | None = None
     """A PodTemplateSpec that is merged under the workers' own; the container's name is `trial`."""
+
+    @property
+    def learns_what_fits(self) -> bool:
+        """Whether a trial that ran out of memory is infeasible, see `out_of_memory`."""
+        return self.out_of_memory != "fail"
 
     @model_validator(mode="after")
     def _one_task(self) -> Self:
@@ -370,7 +378,8 @@ class StudySpec(Schema):
     """Seconds of all trials together, across preemptions and suspensions: four trials at a time spend four in a second. Raise
     it to go on."""
     max_failed_trials: int = Field(default=10, ge=1, le=100_000)
-    """The study fails once this many trials have failed, and says with which error. Raise it to go on."""
+    """The study fails once this many trials have failed, and says with which error. Raise it to go on. Trials that ran out of
+    memory count only with trial.outOfMemory: fail."""
     stop_when: StopWhen | None = None
     """Reasons to stop early; with one objective."""
     parallelism: int = Field(default=1, ge=0, le=1000)

@@ -127,7 +127,9 @@ class TrialCounts(Schema):
     running: int = Field(description="Trials that a worker is running")
     waiting: int = Field(description="Trials that wait for a worker")
     infeasible: int | None = Field(
-        default=None, description="Complete trials that break a constraint; absent where there is none"
+        default=None,
+        description="Complete trials that break a constraint, and failed ones that ran out of memory unless"
+        " spec.trial.outOfMemory is fail; absent where there is none",
     )
     retried: int = Field(description="Trials that lost their worker and were queued again; they do not count as ended")
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from enum import Enum, StrEnum, auto
 from typing import Any
 
-from tuning_api.contract import Failure, Given, Owner
+from tuning_api.contract import Failure, FailureReason, Given, Owner
 from tuning_api.search import Direction
 from tuning_api.spec import StudySpec
 from tuning_api.status import Reason, StudyStatus
@@ -78,6 +78,15 @@ class Trial:
     def is_lost(self) -> bool:
         """It lost its worker and has (or is owed) a successor that counts in its place."""
         return self.state is TrialState.FAIL and self.requeued is not None
+
+    @property
+    def ran_out_of_memory(self) -> bool:
+        """It failed since its parameters did not fit into the memory of the GPU or of the pod."""
+        return (
+            self.state is TrialState.FAIL
+            and self.failure is not None
+            and self.failure.reason is FailureReason.OUT_OF_MEMORY
+        )
 
     @property
     def is_ended(self) -> bool:

@@ -103,6 +103,53 @@ def test_killed_workers_cost_neither_parameters_nor_what_is_kept(study: LocalStu
     assert "its trials call train:objective: `tuningstudy best train --json` prints the parameters" in words
 
 
+WIDE = """def objective(trial):
+    if trial.suggest_float("width", 0, 1) > 0.5:
+        raise MemoryError("CUDA out of memory. Tried to allocate 80 GiB")
+    return trial.params["width"]
+"""
+
+
+def test_parameters_that_do_not_fit_do_not_end_a_study(study: LocalStudy) -> None:
+    """They count, and the sampler stays away from them, also where only the code knows the parameters."""
+    (study.home / "wide.py").write_text(WIDE)
+    spec = {
+        "objectives": [{"metric": "width", "direction": "maximize"}],
+        "searchSpace": [],
+        "sampler": {"type": "tpe", "seed": 3},
+        "maxTrials": 40,
+        "maxFailedTrials": 3,
+        "parallelism": 1,
+        "trial": {"gpus": 0, "objective": "wide:objective"},
+    }
+    study.write(**spec)
+    assert study.finish(study.start("--no-report")) == 0, study.said
+    counts = study.status()["trials"]
+    assert counts["finished"] == 40
+    assert counts["infeasible"] == counts["failed"] > 3
+    assert f"{counts['failed']} failed ({counts['failed']} out of memory)" in study.said
+    # Without what it learns here, no later trial fits: TPE has the best just below the edge, and nothing above it.
+    later = [trial.state for trial in study.data().trials if trial.number >= 20]
+    assert later.count(COMPLETE) >= len(later) // 3
+
+
+def test_what_does_not_fit_is_a_failure_where_it_is_asked_for(study: LocalStudy) -> None:
+    """As any other, and the study ends."""
+    (study.home / "wide.py").write_text(WIDE.replace("> 0.5", ">= 0"))
+    study.write(
+        objectives=[{"metric": "width", "direction": "maximize"}],
+        searchSpace=[],
+        maxTrials=8,
+        maxFailedTrials=3,
+        parallelism=1,
+        trial={"gpus": 0, "objective": "wide:objective", "outOfMemory": "fail"},
+    )
+    assert study.finish(study.start("--no-report")) == 1, study.said
+    assert "3 trials have failed and maxFailedTrials is 3" in study.said
+    assert study.status()["phase"] == "Failed"
+    assert "infeasible" not in study.status()["trials"]
+
+
 def test_a_study_that_keeps_nothing_says_so(study: LocalStudy) -> None:
     """With the field to set."""
     study.write(searchSpace=[], trial={"gpus": 0, "objective": "train:objective"}, maxTrials=1)

@@ -91,7 +91,12 @@ def test_nobody_guesses_from_one_trial() -> None:
 def test_the_live_view_shows_what_a_person_looks_for() -> None:
     """Budget, states, the best and each running trial."""
     text = drawn(a_progress())
-    for words in ("4 of 10 trials", "2 complete · 1 pruned · 1 failed · 2 workers", "about 6 min", "best 0.7"):
+    for words in (
+        "4 of 10 trials",
+        "2 complete · 1 pruned · 1 failed (1 out of memory) · 2 workers",
+        "about 6 min",
+        "best 0.7",
+    ):
         assert words in text
     assert "▁█▅" in text.replace("▄", "▅")
     assert "learning_rate=0.001 layers=2" in text

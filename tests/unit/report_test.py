@@ -32,6 +32,12 @@ def failures(count: int) -> tuple[Trial, ...]:
     return tuple(a_trial(number, "FAIL", failure=failure) for number in range(count))
 
 
+def misfits(count: int, *, first: int = 0) -> tuple[Trial, ...]:
+    failure = Failure(reason=FailureReason.OUT_OF_MEMORY, message="CUDA out of memory")
+    return tuple(a_trial(number, "FAIL", failure=failure) for number in range(first, first + count))
+
+
+FAILS = a_spec(maxFailedTrials=3, trial=DIGITS_TRIAL | {"outOfMemory": "fail"})
 SITUATIONS = {
     "before anything runs": (a_snapshot(), Phase.PENDING, Reason.STARTING, "0 of 10 trials done, 0 workers running"),
     "while trials run": (
@@ -78,6 +84,36 @@ SITUATIONS = {
             "3 trials have failed and maxFailedTrials is 3;"
             " the last: trial 2: Error: ValueError: hidden_dim must be divisible by heads"
         ),
+    ),
+    "when some parameters do not fit": (
+        a_snapshot(spec=a_spec(maxFailedTrials=3), trials=(a_trial(0), *misfits(4, first=1))),
+        Phase.RUNNING,
+        Reason.TRIALS_RUNNING,
+        "5 of 10 trials done, 0 workers running",
+    ),
+    "when no parameters have fitted yet": (
+        a_snapshot(spec=a_spec(maxFailedTrials=3), trials=misfits(4)),
+        Phase.RUNNING,
+        Reason.TRIALS_FAILING,
+        "the last 4 trials failed; the last: trial 3: OutOfMemory: CUDA out of memory",
+    ),
+    "when no parameters fit at all": (
+        a_snapshot(spec=a_spec(maxTrials=4), trials=misfits(4)),
+        Phase.FAILED,
+        Reason.TRIALS_FAILING,
+        "all 4 trials have failed; the last: trial 3: OutOfMemory: CUDA out of memory",
+    ),
+    "when what does not fit is a failure": (
+        a_snapshot(spec=FAILS, trials=(a_trial(0), *misfits(3, first=1))),
+        Phase.FAILED,
+        Reason.TRIALS_FAILING,
+        "3 trials have failed and maxFailedTrials is 3; the last: trial 3: OutOfMemory: CUDA out of memory",
+    ),
+    "when the budget is spent, and some did not fit": (
+        a_snapshot(spec=a_spec(maxTrials=3), trials=(a_trial(0), *misfits(2, first=1))),
+        Phase.COMPLETE,
+        Reason.ENDED,
+        "3 of 3 trials done: 1 complete, 0 pruned, 2 failed (2 out of memory)",
     ),
     "when nobody wants workers": (
         a_snapshot(spec=a_spec(parallelism=0)),
@@ -285,3 +321,14 @@ def test_a_fault_is_as_readable() -> None:
     texts = json.dumps(status.to_document(), ensure_ascii=False)
     assert not set(texts) & set(ESCAPE) - set("]0;owned ")
     assert len(texts) < 50_000
+
+
+def test_what_does_not_fit_is_counted_as_infeasible() -> None:
+    """Beside complete trials that break a constraint; the best is looked for among the others."""
+    rows = (a_trial(0), a_trial(1, is_feasible=False), *misfits(2, first=2), *failures(1))
+    counts = status_of(a_snapshot(trials=rows)).trials
+    assert counts is not None
+    assert (counts.infeasible, counts.failed, counts.finished) == (3, 3, 5)
+    counts = status_of(a_snapshot(spec=FAILS, trials=rows[:4])).trials
+    assert counts is not None
+    assert counts.infeasible == 1

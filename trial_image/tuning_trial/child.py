@@ -51,6 +51,8 @@ class Assignment:
     sampler: Sampler
     conditional: bool
     """Whether the search space has conditions, see `search.build_sampler`."""
+    learns_what_fits: bool = False
+    """Whether the sampler learns from trials that ran out of memory (trial.outOfMemory)."""
     pruner: Pruner
     seed: int
     folder: Path
@@ -170,7 +172,10 @@ def _run_objective(assignment: Assignment, study: optuna.Study, pulse: Pulse) ->
 
     # Not the worker's sampler, whose seed has given the parameters of the spec: the next ones would follow them.
     sampler = search.build_sampler(
-        assignment.sampler, seed=search.trial_seed(assignment.seed, 0), conditional=assignment.conditional
+        assignment.sampler,
+        seed=search.trial_seed(assignment.seed, 0),
+        conditional=assignment.conditional,
+        learns_what_fits=assignment.learns_what_fits,
     )
     trial = objective_runner.trial_of(
         study, assignment.trial, sampler=sampler, pruner=search.build_pruner(assignment.pruner), beat=pulse.beat

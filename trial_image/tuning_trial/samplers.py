@@ -37,15 +37,17 @@ from typing_extensions import override
 from tuning_api.search import PLANNED, Sampler, SamplerType
 from tuning_trial.errors import MisconfiguredError
 from tuning_trial.log import logger
+from tuning_trial.misfits import TaughtSampler
 
 
-def build_sampler(spec: Sampler, *, seed: int, conditional: bool) -> BaseSampler:
+def build_sampler(spec: Sampler, *, seed: int, conditional: bool, learns_what_fits: bool = False) -> BaseSampler:
     """The sampler of one trial.
 
     Args:
         spec: Its type and options.
         seed: From :func:`tuning_trial.search.trial_seed`.
         conditional: Whether some parameters exist only under a condition; tpe then models each branch by itself.
+        learns_what_fits: Whether trials that ran out of memory are infeasible to it (spec.trial.outOfMemory).
 
     Raises:
         MisconfiguredError: this image does not know the type, or has not what it needs.
@@ -53,7 +55,9 @@ def build_sampler(spec: Sampler, *, seed: int, conditional: bool) -> BaseSampler
     with warnings.catch_warnings():
         # Whoever writes one of these types or options has chosen it; their warnings are of no use in a worker's log.
         warnings.simplefilter("ignore", ExperimentalWarning)
-        return _build(spec, seed=seed, conditional=conditional)
+        sampler = _build(spec, seed=seed, conditional=conditional)
+    looks_back = spec.type is not SamplerType.RANDOM and spec.type not in PLANNED
+    return TaughtSampler(sampler) if looks_back and learns_what_fits else sampler
 
 
 def _build(spec: Sampler, *, seed: int, conditional: bool) -> BaseSampler:  # noqa: PLR0911 - one for each type

@@ -352,6 +352,7 @@ def _assign(
         direction=spec.objectives[0].direction,
         sampler=spec.resolved_sampler,
         conditional=any(parameter.when for parameter in spec.search_space),
+        learns_what_fits=spec.trial.learns_what_fits,
         pruner=spec.resolved_pruner,
         seed=seed,
         folder=folder,
@@ -367,7 +368,9 @@ def _choose(
 ) -> FrozenTrial:
     study = worker.study
     conditional = any(parameter.when for parameter in spec.search_space)
-    study.sampler = search.build_sampler(spec.resolved_sampler, seed=seed, conditional=conditional)
+    study.sampler = search.build_sampler(
+        spec.resolved_sampler, seed=seed, conditional=conditional, learns_what_fits=spec.trial.learns_what_fits
+    )
     # As in Study.optimize, the sampler sees the pruner; and what this image does not know is better refused here.
     study.pruner = search.build_pruner(spec.resolved_pruner)
     # What Study.ask does before it makes a trial: forget what was read for the last one.

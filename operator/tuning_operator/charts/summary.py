@@ -9,6 +9,7 @@ from datetime import datetime
 import yaml
 from optuna.trial import FrozenTrial, TrialState
 
+from tuning_api.contract import ran_out_of_memory
 from tuning_api.search import Parameter, ParameterType
 from tuning_api.spec import Constraint
 from tuning_api.status import ConditionStatus, ConditionType, Phase, Reason
@@ -240,6 +241,8 @@ def _facts(data: StudyData, drawn: Subject, *, now: datetime) -> list[Fact]:
     ]
     if drawn.infeasible or (data.spec and data.spec.constraints):
         facts.append(Fact("Infeasible", counted(len(drawn.infeasible), "trial"), "break a constraint, never the best"))
+    if misfits := sum(ran_out_of_memory(trial.user_attrs) for trial in data.trials if trial.state is TrialState.FAIL):
+        facts.append(Fact("Out of memory", counted(misfits, "trial"), "their parameters do not fit"))
     if data.retried:
         facts.append(Fact("Retried", counted(data.retried, "trial"), "lost their worker, went on elsewhere"))
     return facts

@@ -10,6 +10,7 @@ from typing import Any, Protocol, Self
 
 from optuna.trial import TrialState
 
+from tuning_api.contract import FailureReason
 from tuning_api.status import Phase, Reason, StudyStatus
 from tuning_operator.charts.wording import LABELS, counted, duration, shown
 from tuning_operator.cli.terminal import say
@@ -200,6 +201,9 @@ def counts(progress: Progress) -> list[tuple[str, str]]:
     words = [(f"{progress.count(state)} {LABELS[state].lower()}", style) for state, style in states]
     if broken := sum(bool(trial.broken) for trial in progress.ended):
         words.insert(1, (f"{broken} of them infeasible", "yellow"))
+    failures = [trial.failure for trial in progress.ended if trial.failure]
+    if misfits := sum(failure.reason is FailureReason.OUT_OF_MEMORY for failure in failures):
+        words[-1] = (f"{words[-1][0]} ({misfits} out of memory)", "red")
     if progress.retried:
         words.append((f"{progress.retried} retried", "dim"))
     return [*words, (counted(progress.workers, "worker"), "dim")]

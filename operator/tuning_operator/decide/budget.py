@@ -39,9 +39,15 @@ def ended(trials: tuple[Trial, ...]) -> int:
     return sum(trial.is_ended for trial in trials)
 
 
-def failed(trials: tuple[Trial, ...]) -> int:
-    """Trials that count as failed."""
-    return sum(trial.is_ended and trial.state is TrialState.FAIL for trial in trials)
+def failures(snapshot: Snapshot) -> tuple[Trial, ...]:
+    """Trials that count against maxFailedTrials."""
+    failed = (trial for trial in snapshot.record.trials if trial.is_ended and trial.state is TrialState.FAIL)
+    return tuple(trial for trial in failed if not is_misfit(snapshot, trial))
+
+
+def is_misfit(snapshot: Snapshot, trial: Trial) -> bool:
+    """Whether a trial is infeasible since it ran out of memory: a result, and no fault of the study."""
+    return trial.is_ended and trial.ran_out_of_memory and snapshot.spec.trial.learns_what_fits
 
 
 def in_state(trials: tuple[Trial, ...], state: TrialState) -> tuple[Trial, ...]:
@@ -77,7 +83,7 @@ def _free(snapshot: Snapshot, *, waiting: int, running: int, room: int) -> int:
     stops at three failures should have three. Workers are not idled for it, so trials that already run may add theirs.
     """
     spec = snapshot.spec
-    may_fail = spec.max_failed_trials - failed(snapshot.record.trials)
+    may_fail = spec.max_failed_trials - len(failures(snapshot))
     on_their_way = max(spec.parallelism, may_fail) - running
     return max(0, min(buffer(snapshot), room, on_their_way) - waiting)
 

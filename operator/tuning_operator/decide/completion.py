@@ -1,13 +1,13 @@
 """Whether a study goes on: an ordered chain of reasons to stop, the first that holds wins."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 
 from tuning_api.schema import seconds
 from tuning_api.search import Direction
 from tuning_api.status import Reason
-from tuning_operator.decide.budget import ended
+from tuning_operator.decide.budget import ended, failures
 from tuning_operator.decide.front import front
 from tuning_operator.decide.points import budget
 from tuning_operator.model import Outcome, Snapshot, Trial, TrialState, Verdict
@@ -24,7 +24,7 @@ def outcome(snapshot: Snapshot) -> Outcome:
 
 
 def _too_many_trials_failed(snapshot: Snapshot) -> Outcome | None:
-    failed = failed_trials(snapshot.record.trials)
+    failed = by_end(failures(snapshot))
     limit = snapshot.spec.max_failed_trials
     if len(failed) < limit:
         return None
@@ -158,7 +158,7 @@ def failed_trials(trials: tuple[Trial, ...]) -> tuple[Trial, ...]:
     return tuple(by_end(trial for trial in trials if trial.state is TrialState.FAIL))
 
 
-def last_failure(failed: tuple[Trial, ...]) -> str:
+def last_failure(failed: Sequence[Trial]) -> str:
     """The last failure in words."""
     trial = failed[-1]
     if trial.failure is None:

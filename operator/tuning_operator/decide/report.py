@@ -22,7 +22,7 @@ from tuning_api.status import (
     StudyStatus,
     TrialCounts,
 )
-from tuning_operator.decide.budget import ended, in_state
+from tuning_operator.decide.budget import ended, in_state, is_misfit
 from tuning_operator.decide.completion import best_trials, by_end, compute_seconds, failed_trials, last_failure
 from tuning_operator.decide.front import even_choice
 from tuning_operator.decide.points import budget
@@ -74,8 +74,15 @@ def status(snapshot: Snapshot, plan: Plan, *, charts: Charts | None, refusal: Tr
     phase = _phase(snapshot, plan.outcome)
     running = sum(worker.running for worker in workers)
     trouble = refusal or plan.workers.postponed or _trouble(snapshot)
-    message = _message(counts, running=running, outcome=plan.outcome, trouble=trouble)
     best = best_trials(trials, [objective.direction for objective in snapshot.spec.objectives])
+    message = _message(
+        counts,
+        running=running,
+        misfits=sum(is_misfit(snapshot, trial) for trial in trials),
+        has_best=bool(best),
+        outcome=plan.outcome,
+        trouble=trouble,
+    )
     is_front = len(snapshot.spec.objectives) > 1
     return StudyStatus(
         observed_generation=snapshot.study.generation,
@@ -194,7 +201,7 @@ def _describe(trial: Trial, *, checkpoints: Checkpoints | None = None) -> BestTr
 
 def _best_in_short(best: list[Trial], counts: TrialCounts, *, is_front: bool) -> str | None:
     if not best:
-        return "none feasible" if counts.infeasible else None
+        return "none feasible" if counts.complete else None
     return f"front of {len(best)}" if is_front else f"{best[0].values[0]:.4g}"
 
 
@@ -215,7 +222,10 @@ def _counts(snapshot: Snapshot) -> TrialCounts:
 
 def _infeasible(snapshot: Snapshot) -> int | None:
     """NB: an objective of a person's own may set constraints that the spec does not name."""
-    found = sum(trial.state is TrialState.COMPLETE and not trial.is_feasible for trial in snapshot.record.trials)
+    trials = snapshot.record.trials
+    found = sum(
+        (trial.state is TrialState.COMPLETE and not trial.is_feasible) or is_misfit(snapshot, trial) for trial in trials
+    )
     return found if found or snapshot.spec.constraints else None
 
 
@@ -226,29 +236,34 @@ def _phase(snapshot: Snapshot, outcome: Outcome) -> Phase:
     return Phase.RUNNING if has_begun or any(worker.running for worker in snapshot.workers) else Phase.PENDING
 
 
-def _message(counts: TrialCounts, *, running: int, outcome: Outcome, trouble: Trouble | None) -> str:
+def _message(
+    counts: TrialCounts, *, running: int, misfits: int, has_best: bool, outcome: Outcome, trouble: Trouble | None
+) -> str:
+    none_feasible = "" if has_best else _without_a_feasible_one(counts)
     if outcome.verdict is Verdict.RUN and trouble:
         return trouble.message
     if outcome.reason in _OWN_WORDS:
-        return outcome.message + _without_a_feasible_one(counts)
+        return outcome.message + none_feasible
     done = f"{counts.finished} of {counts.total} trials done"
     if outcome.verdict is Verdict.COMPLETE:
-        done = f"{done}: {counts.complete} complete, {counts.pruned} pruned, {counts.failed} failed"
-        return done + _without_a_feasible_one(counts)
+        misfit = f" ({misfits} out of memory)" if misfits else ""
+        return (
+            f"{done}: {counts.complete} complete, {counts.pruned} pruned, {counts.failed} failed{misfit}{none_feasible}"
+        )
     if outcome.verdict is Verdict.SUSPEND:
         return f"{done}, suspended"
-    return f"{done}, {running} {'worker' if running == 1 else 'workers'} running" + _without_a_feasible_one(counts)
+    return f"{done}, {running} {'worker' if running == 1 else 'workers'} running" + none_feasible
 
 
 def _without_a_feasible_one(counts: TrialCounts) -> str:
-    if not counts.infeasible or counts.infeasible < counts.complete:
+    if not counts.complete:
         return ""
     return f"; none of the {counts.complete} complete ones is feasible: each breaks a constraint"
 
 
 def _trouble(snapshot: Snapshot) -> Trouble | None:
     """Why a running study does not advance, most telling cause first."""
-    if trouble := _failing_trials(snapshot.record.trials):
+    if trouble := _failing_trials(snapshot):
         return trouble
     if snapshot.spec.parallelism == 0:
         return Trouble(Reason.NO_WORKERS_WANTED, "spec.parallelism is 0: raise it to go on")
@@ -258,14 +273,17 @@ def _trouble(snapshot: Snapshot) -> Trouble | None:
     return next((worker.trouble for worker in active if worker.trouble), None)
 
 
-def _failing_trials(trials: tuple[Trial, ...]) -> Trouble | None:
-    finished = [trial for trial in by_end(trials) if trial.ended]
+def _failing_trials(snapshot: Snapshot) -> Trouble | None:
+    """NB: that some parameters do not fit is no trouble, once others do."""
+    finished = [trial for trial in by_end(snapshot.record.trials) if trial.ended]
+    if any(trial.state is not TrialState.FAIL for trial in finished):
+        finished = [trial for trial in finished if not is_misfit(snapshot, trial)]
     tail = finished[-FAILURES_IN_A_ROW:]
     if not tail or any(trial.state is not TrialState.FAIL for trial in tail):
         return None
     count = next((i for i, item in enumerate(reversed(finished)) if item.state is not TrialState.FAIL), len(finished))
     trials_in_words = "the only trial that ended" if count == 1 else f"the last {count} trials"
-    return Trouble(Reason.TRIALS_FAILING, f"{trials_in_words} failed; the last: {last_failure(failed_trials(trials))}")
+    return Trouble(Reason.TRIALS_FAILING, f"{trials_in_words} failed; the last: {last_failure(tail)}")
 
 
 def _verdicts(phase: Phase, outcome: Outcome, *, message: str, trouble: Trouble | None) -> Verdicts:
